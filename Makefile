@@ -1,0 +1,37 @@
+# make demo       set up, then run the main job on a phantom cohort: DICOM in, train, translate, DICOM out, evaluate, report
+# make test       the fast tests
+# make test-all   all tests, minutes of training among them
+# make check      ruff and mypy
+# make docs       the documentation as HTML in site/
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all check docs clean
+
+demo: .venv/installed
+	$(BIN)/medgan demo --out demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest -m ""
+
+check: .venv/installed
+	$(BIN)/ruff check medgan tests tools
+	$(BIN)/ruff format --check medgan tests tools
+	$(BIN)/mypy
+
+docs: .venv/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+# Written last, so that an installation that was interrupted is done again.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo site build *.egg-info

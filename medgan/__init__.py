@@ -1,0 +1,66 @@
+"""medgan: translate, sample and judge medical images.
+
+The verbs are functions of this package (`medgan.train`, `medgan.translate`, …) and commands of the same name.
+Nothing heavy is imported before it is needed.
+"""
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medgan.convert import convert
+    from medgan.demo import demo
+    from medgan.errors import MedganError
+    from medgan.evaluate import evaluate
+    from medgan.formats import read, write
+    from medgan.index import index
+    from medgan.inspect import inspect
+    from medgan.train import train
+    from medgan.translate import translate
+    from medgan.volume import Grid, Synthesis, Volume
+
+__version__ = "0.1.0"
+__all__ = [
+    "Grid",
+    "MedganError",
+    "Synthesis",
+    "Volume",
+    "__version__",
+    "convert",
+    "demo",
+    "evaluate",
+    "index",
+    "inspect",
+    "read",
+    "train",
+    "translate",
+    "write",
+]
+
+_VERBS = ("convert", "demo", "evaluate", "index", "inspect", "train", "translate")
+_HOMES = {
+    **{verb: verb for verb in _VERBS},
+    **dict.fromkeys(("Grid", "Synthesis", "Volume"), "volume"),
+    **dict.fromkeys(("read", "write"), "formats"),
+    "MedganError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'medgan' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"medgan.{_HOMES[name]}"), name)
+
+
+class _Package(types.ModuleType):
+    """A verb stays its function: importing the module of the same name does not hide it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _VERBS and isinstance(value, types.ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,57 @@
+"""Nothing is half written: a file or folder appears under its name only when it is whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medgan.errors import OutputError
+
+__all__ = ["replacing"]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary sibling of `path`, to be written as a file or made as a folder; it takes its name on success.
+
+    A file replaces an older one. A folder replaces nothing but an empty folder.
+
+    Raises:
+        OutputError: if the place cannot be written, is full, or is a folder with something in it.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "new" / "note.txt"
+        >>> with replacing(target) as temporary:
+        ...     _ = temporary.write_text("whole")
+        >>> target.read_text()
+        'whole'
+    """
+    path = Path(path)
+    # The suffix stays last: writers choose the format by it.
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.part.{path.name}")
+    try:
+        _refuse_full_folder(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
+    finally:
+        _remove(temporary)
+
+
+def _refuse_full_folder(path: Path) -> None:
+    if path.is_dir() and any(path.iterdir()):
+        raise OutputError(f"{path}: is a folder with something in it; name a new or empty one")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
