@@ -63,7 +63,8 @@ def _model_at(model: type[BaseModel] | None, loc: tuple[int | str, ...]) -> type
     for part in loc:
         options = _models_in(model.model_fields[str(part)].annotation) if model and part in model.model_fields else []
         named = [option for option in options if _tag(option) == part]
-        model = (named or options or ([model] if _tag(model) == part else [None]))[0]
+        stays = model if _tag(model) == part else None  # a union's loc names the member that was tried
+        model = next(iter([*named, *options]), stays)
     return model
 
 

@@ -101,7 +101,8 @@ class Grid:
 
     def to_index(self, position_mm: Any) -> Array:
         """Voxel indices (…, 3), fractional, of RAS+ mm positions (…, 3)."""
-        return np.asarray(np.linalg.solve(self.affine[:3, :3], (np.asarray(position_mm) - self.affine[:3, 3]).T).T)
+        offset = np.asarray(position_mm, dtype=np.float64) - self.affine[:3, 3]
+        return np.asarray(offset @ np.linalg.inv(self.affine[:3, :3]).T)
 
     def same_as(self, other: Grid, *, tolerance_mm: float = 1e-2) -> bool:
         """True if both grids put all voxels at the same place, in the same order."""
@@ -185,7 +186,7 @@ class Volume:
             (4, 2, 3)
         """
         order, flips = _moves(self.grid.orientation, orientation)
-        array = np.flip(self.array.transpose(order), axis=[axis for axis in range(3) if flips[axis]])
+        array = np.flip(self.array.transpose(order), axis=tuple(axis for axis in range(3) if flips[axis]))
         affine = self.grid.affine @ _index_map(self.grid.shape, order, flips)
         return replace(self, array=array, grid=Grid(array.shape, affine))
 

@@ -1,0 +1,267 @@
+"""The table of cases: which images belong together, whose they are, and in which split they are.
+
+A table is a CSV file with the columns `case`, `patient`, `split` and one column a role (`a`, `b`, `mask`, …) that holds
+paths, relative to the table's folder or absolute. All images of one person are in one split.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medgan.atomic import replacing
+from medgan.errors import CasesError
+
+__all__ = ["SPLITS", "Case", "listed", "read_cases", "split_by_patient", "write_cases"]
+
+SPLITS = ("train", "val", "test")
+_KEYS = ("case", "patient", "split")
+_ROLE = re.compile(r"[a-z][a-z0-9_]*")
+_FIRST_ROLES = ("a", "b", "mask")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Images of one person that belong together, on one grid where they are a pair.
+
+    Args:
+        name: unique in its table; also the name of what is made from the case.
+        patient: the person; may have several cases.
+        split: `train`, `val` or `test`.
+        images: path of the image in each role.
+    """
+
+    name: str
+    patient: str
+    split: str
+    images: Mapping[str, Path]
+
+
+def read_cases(path: Path, *, split: str | None = None, required: Sequence[str] | None = None) -> list[Case]:
+    """Read a table of cases and check it whole.
+
+    Args:
+        path: the CSV file.
+        split: only the cases of this split, which may be none; all if not given.
+        required: roles that every case must have; every column if not given. A case may lack other roles.
+
+    Raises:
+        CasesError: if the table is empty, lacks a column, names a case twice, knows another split, has a patient in
+            two splits, or if a cell is empty or a file missing.
+    """
+    path = Path(path)
+    rows, roles = _rows(path)
+    _refuse_split(path, {split} if split else set())
+    cases = [_case(row, roles, path.parent) for row in rows]
+    _refuse_empty_cells(cases, roles if required is None else required, path)
+    _check(cases, str(path))
+    _refuse_missing_files(cases, path)
+    return [case for case in cases if split in (None, case.split)]
+
+
+def write_cases(cases: Sequence[Case], path: Path) -> Path:
+    """Write a table of cases; paths below the table's folder are written relative to it, others absolute.
+
+    Raises:
+        CasesError: if the cases would make a table that `read_cases` refuses, missing files aside.
+        OutputError: if the place cannot be written.
+    """
+    path = Path(path)
+    if not cases:
+        raise CasesError(f"{path}: there are no cases to write")
+    _check(cases, str(path))
+    roles = _ordered_roles(cases)
+    home = Path(os.path.abspath(path)).parent  # noqa: PTH100 - links stay links
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*_KEYS, *roles])
+        writer.writerows([c.name, c.patient, c.split, *(_cell(c, role, home) for role in roles)] for c in cases)
+    return path
+
+
+def split_by_patient(
+    patients: Iterable[str], *, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0
+) -> dict[str, str]:
+    """Put each patient into train, val or test: the same for the same set of patients and seed, in any order.
+
+    Each split with a fraction above zero gets a patient as soon as there are three.
+
+    Args:
+        patients: names; repeated ones count once.
+        fractions: shares of train, val and test; they add up to 1.
+        seed: another seed, another split.
+
+    Raises:
+        CasesError: if the fractions are not three shares that add up to 1.
+
+    Example:
+        >>> Counter(split_by_patient([f"p{n}" for n in range(20)]).values())
+        Counter({'train': 14, 'val': 3, 'test': 3})
+    """
+    _refuse_fractions(fractions)
+    order = sorted(set(patients), key=lambda patient: (hashlib.sha256(f"{seed}:{patient}".encode()).digest(), patient))
+    counts = _shares(len(order), fractions)
+    splits = [split for split, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
+    return dict(zip(order, splits, strict=True))
+
+
+def listed(lines: Iterable[str], *, most: int = 6) -> str:
+    """The lines in one, cut after a handful.
+
+    Example:
+        >>> listed("abcd", most=2)
+        'a; b; and 2 more'
+    """
+    lines = list(lines)
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return "; ".join([*lines[:most], *more])
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """The rows of a table, keyed by column, and the columns that are roles."""
+    lines = _lines(path)
+    columns = [name.strip() for name in lines[0]] if lines else []
+    _refuse_columns(columns, path)
+    ragged = [str(number) for number, line in enumerate(lines[1:], start=2) if len(line) != len(columns)]
+    if ragged:
+        raise CasesError(
+            f"{path}: the header has {len(columns)} columns, but rows have more or fewer: {listed(ragged)}"
+        )
+    if len(lines) < 2:
+        raise CasesError(f"{path}: has no cases, only a header; make a table by `medgan index`")
+    rows = [dict(zip(columns, map(str.strip, line), strict=True)) for line in lines[1:]]
+    return rows, [name for name in columns if name not in _KEYS]
+
+
+def _lines(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            return [line for line in csv.reader(stream) if any(cell.strip() for cell in line)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it is no CSV text ({error})"
+        raise CasesError(f"{path}: cannot be read as a table of cases: {reason}; make one by `medgan index`") from None
+
+
+def _refuse_columns(columns: list[str], path: Path) -> None:
+    seen = ", ".join(columns) or "nothing"
+    missing = [name for name in _KEYS if name not in columns]
+    if missing or len(columns) == len(_KEYS):
+        lacking = ", ".join(missing) or "a role such as a"
+        raise CasesError(
+            f"{path}: lacks columns: {lacking} (seen, split at commas: {seen}); make one by `medgan index`"
+        )
+    wrong = [name for name in columns if name not in _KEYS and not _ROLE.fullmatch(name)]
+    if wrong or len(set(columns)) < len(columns):
+        raise CasesError(
+            f"{path}: columns besides case, patient and split are roles, each once, in lower case; seen: {seen}"
+        )
+
+
+def _case(row: dict[str, str], roles: list[str], home: Path) -> Case:
+    images = {role: home / row[role] for role in roles if row[role]}
+    return Case(row["case"], row["patient"], row["split"], images)
+
+
+def _refuse_empty_cells(cases: list[Case], required: Sequence[str], path: Path) -> None:
+    empty = [f"{case.name} has no {role}" for case in cases for role in required if role not in case.images]
+    empty += [f"{case.name} has no image" for case in cases if not case.images and not required]
+    if empty:
+        raise CasesError(f"{path}: empty cells: {listed(empty)}; fill them or remove these cases")
+
+
+def _refuse_missing_files(cases: list[Case], path: Path) -> None:
+    missing = [str(image) for case in cases for image in case.images.values() if not image.exists()]
+    if missing:
+        raise CasesError(
+            f"{path}: names {len(missing)} files that are not there: {listed(missing)}; "
+            "paths are relative to the table's folder"
+        )
+
+
+# --- what holds for every table ---------------------------------------------------------------------------------------
+
+
+def _check(cases: Sequence[Case], what: str) -> None:
+    _refuse_names(cases, what)
+    _refuse_split(what, {case.split for case in cases})
+    _refuse_leaks(cases, what)
+
+
+def _refuse_names(cases: Sequence[Case], what: str) -> None:
+    twice = [name for name, count in Counter(case.name for case in cases).items() if count > 1]
+    if twice:
+        raise CasesError(f"{what}: cases named twice: {listed(twice)}; each case needs a name of its own")
+    wrong = [repr(case.name) for case in cases if not _is_file_name(case.name)]
+    if wrong:
+        raise CasesError(f"{what}: names of cases become names of files; these cannot: {listed(wrong)}")
+    nobody = [case.name for case in cases if not case.patient]
+    if nobody:
+        raise CasesError(f"{what}: cases without a patient: {listed(nobody)}; without one, leaks cannot be seen")
+
+
+def _is_file_name(name: str) -> bool:
+    return bool(name) and name.isprintable() and not name.startswith(".") and not set(name) & set("/\\")
+
+
+def _refuse_split(what: object, splits: set[str]) -> None:
+    unknown = sorted(splits - set(SPLITS))
+    if unknown:
+        raise CasesError(f"{what}: unknown split {', '.join(map(repr, unknown))} (accepted: {', '.join(SPLITS)})")
+
+
+def _refuse_leaks(cases: Sequence[Case], what: str) -> None:
+    of_patient: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        of_patient[case.patient].append(case)
+    leaks = [own for own in of_patient.values() if len({case.split for case in own}) > 1]
+    if leaks:
+        lines = [", ".join(f"{case.name} in {case.split}" for case in own) for own in leaks]
+        raise CasesError(
+            f"{what}: one patient is in two splits: {listed(lines)}; put all cases of a person into one split"
+        )
+
+
+# --- splitting and writing --------------------------------------------------------------------------------------------
+
+
+def _refuse_fractions(fractions: Sequence[float]) -> None:
+    if len(fractions) != len(SPLITS) or not min(fractions) >= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise CasesError(f"fractions are the shares of train, val and test and add up to 1; seen: {list(fractions)}")
+
+
+def _shares(total: int, fractions: Sequence[float]) -> list[int]:
+    """Whole numbers near `total * fractions` that add up to `total`: the largest remainders are rounded up."""
+    exact = [total * fraction for fraction in fractions]
+    counts = [int(share + 1e-9) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda k: (counts[k] - exact[k], k))
+    for k in by_remainder[: total - sum(counts)]:
+        counts[k] += 1
+    for k, fraction in enumerate(fractions):
+        if total >= len(SPLITS) and fraction > 0 and counts[k] == 0:
+            counts[counts.index(max(counts))] -= 1
+            counts[k] += 1
+    return counts
+
+
+def _ordered_roles(cases: Sequence[Case]) -> list[str]:
+    seen = list(dict.fromkeys(role for case in cases for role in case.images))
+    wrong = [role for role in seen if role in _KEYS or not _ROLE.fullmatch(role)]
+    if wrong or not seen:
+        raise CasesError(f"roles are lower-case names such as a, b, mask; seen: {wrong or 'none'}")
+    return [*(role for role in _FIRST_ROLES if role in seen), *(role for role in seen if role not in _FIRST_ROLES)]
+
+
+def _cell(case: Case, role: str, home: Path) -> str:
+    if role not in case.images:
+        return ""
+    image = Path(os.path.abspath(case.images[role]))  # noqa: PTH100
+    return (image.relative_to(home) if image.is_relative_to(home) else image).as_posix()

@@ -1,0 +1,177 @@
+"""The command line: each command parses, calls the function of its name, and prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medgan.errors import MedganError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="medgan",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Translate one imaging modality into another, and judge the result. Synthetic images always say so.",
+)
+
+Shares = tuple[float, float, float]
+Range = tuple[float, float]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Series = Annotated[str | None, typer.Option(help="SeriesInstanceUID, number or description, if there are several.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Options of all commands; `main` reads --debug itself, since errors reach it after this returns."""
+
+
+@app.command()
+def inspect(
+    path: Path,
+    identity: Annotated[bool, typer.Option("--identity", help="Show patient identifiers.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List every DICOM series and NIfTI file under PATH: grid, range, unit, and what is odd."""
+    from medgan.inspect import inspect as run
+    from medgan.tables import findings_table
+
+    findings = run(path, identity=identity)
+    _print([finding.to_json() for finding in findings], findings_table(findings), as_json)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A DICOM series' folder or a NIfTI file.")],
+    out: Annotated[Path, typer.Argument(help="A .nii or .nii.gz file, or a new folder for DICOM.")],
+    like: Annotated[Path | None, typer.Option(help="NIfTI to DICOM: the series on whose slices it lies.")] = None,
+    series: Series = None,
+) -> None:
+    """Convert a DICOM series to NIfTI or NIfTI to DICOM; OUT says which."""
+    from medgan.convert import convert as run
+
+    typer.echo(run(source, out, like=like, series=series))
+
+
+@app.command()
+def index(
+    folder: Path,
+    a: Annotated[str, typer.Option(help="Source images: a path below each patient's folder, or with {patient}.")],
+    b: Annotated[str, typer.Option(help="Target images, likewise.")],
+    mask: Annotated[str | None, typer.Option(help="Masks of where errors count, likewise.")] = None,
+    out: Annotated[Path, typer.Option(help="The table.")] = Path("cases.csv"),
+    split: Annotated[Shares, typer.Option(help="Shares of patients: train, val, test.")] = (0.7, 0.15, 0.15),
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    patients: Annotated[Path | None, typer.Option(help="CSV case,patient: which cases are one person.")] = None,
+) -> None:
+    """Make the table of cases, split by patient; leaks and mismatched grids are refused."""
+    from medgan.index import index as run
+    from medgan.tables import split_line
+
+    cases = run(folder, a=a, b=b, mask=mask, out=out, fractions=split, seed=seed, patients=patients)
+    typer.echo(f"{out}: {split_line(cases)}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file; see configs/.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="train.steps=500")] = None,
+    out: Annotated[Path, typer.Option(help="The run folder; the same command goes on where it was stopped.")] = Path(
+        "run"
+    ),
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config and what it will cost.")] = False,
+) -> None:
+    """Train a translator, or go on with a training that was stopped."""
+    if dry_run:
+        from medgan.cost import estimate
+
+        typer.echo(estimate(config, overrides or (), device=device))
+        return
+    from medgan.train import train as run
+
+    typer.echo(run(config, overrides or (), out=out, device=device).path)
+
+
+@app.command()
+def translate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A DICOM series, a NIfTI file, or a cases table.")],
+    out: Annotated[Path, typer.Argument(help="A folder (DICOM, or for a table), or a .nii.gz file.")],
+    series: Series = None,
+    split: Annotated[str | None, typer.Option(help="Of a table: train, val or test.")] = None,
+    device: Device = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Windows that go through the network together.")] = 8,
+    overlap: Annotated[float | None, typer.Option(min=0, max=0.95, help="Of windows; the run's if not given.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Believe IN to be what the run expects.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Translate one volume, or every case of a table, by a trained run."""
+    from medgan.tables import translated_json, translated_lines
+    from medgan.translate import translate as run
+
+    done = run(
+        run_folder, source, out, series=series, split=split, device=device, batch=batch, overlap=overlap, trust=trust
+    )
+    _print(translated_json(done), translated_lines(done), as_json)
+
+
+@app.command()
+def evaluate(
+    pred: Annotated[Path, typer.Argument(help="A volume, or a folder of them.")],
+    ref: Annotated[Path, typer.Argument(help="A volume, or a folder of them with the same case names.")],
+    mask: Annotated[Path | None, typer.Option(help="Where errors count: a volume or a folder.")] = None,
+    preset: Annotated[str, typer.Option(help="synthrad2023 or synthrad2025.")] = "synthrad2023",
+    value_range: Annotated[Range | None, typer.Option("--range", help="Low and high, for images not in HU.")] = None,
+    run_folder: Annotated[Path | None, typer.Option("--run", help="Compare in this run's unit and range.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for metrics.csv and metrics.json.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure predictions against references: MAE, PSNR, SSIM or MS-SSIM, case by case."""
+    from medgan.evaluate import evaluate as run
+    from medgan.tables import metrics_table
+
+    rows = run(pred, ref, mask=mask, preset=preset, value_range=value_range, run=run_folder, out=out)
+    _print(rows, metrics_table(rows), as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="A folder for everything that it makes.")] = Path("demo"),
+    device: Device = "auto",
+) -> None:
+    """The whole way on phantoms: DICOM in, train, translate, DICOM out, evaluate, report."""
+    from medgan.demo import demo as run
+
+    typer.echo(f"Report: {run(out, device=device)}")
+
+
+def main() -> None:
+    """Run the command line; errors that medgan raises on purpose become one red line and exit code 1."""
+    if sys.argv[1:] == ["--version"]:
+        from medgan import __version__
+
+        typer.echo(f"medgan {__version__}")
+        return
+    try:
+        app()
+    except MedganError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.secho(f"Error: {' '.join(str(error).split())}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+
+
+def _print(values: Any, text: str, as_json: bool) -> None:
+    typer.echo(json.dumps(values, indent=2, allow_nan=False) if as_json else text)

@@ -1,0 +1,66 @@
+"""What a training will cost on this machine, measured by a few steps before it starts."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from medgan.config import Config, dump
+from medgan.formats import read_header
+from medgan.models import build
+from medgan.models.base import Batch
+from medgan.prep import network_grid
+from medgan.train import fabric_for, load_config, paired_cases, play, set_up
+
+__all__ = ["estimate"]
+
+TIMED_STEPS = 3
+BYTES_A_VOXEL = 2 * 4 + 2 * 4 + 2  # both images for the network and as read, and two masks
+
+
+def estimate(config: Config | Path | str, overrides: Sequence[str] = (), *, device: str = "auto") -> str:
+    """The resolved config as YAML, and below it, as comments, what it will cost here.
+
+    Args:
+        config: the settings, or a YAML file of them.
+        overrides: `dotted.key=value`, applied to the file.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: for settings that do not fit one another.
+        CasesError: for a table that cannot be used.
+    """
+    config = load_config(config, overrides)
+    training, validation = paired_cases(config, "train"), paired_cases(config, "val")
+    seconds, parameters = _step_s(config, device)
+    grid = network_grid(read_header(training[0].images["a"]).grid, config.prep.spacing_mm)
+    cache_gib = len(training + validation) * torch.Size(grid.shape).numel() * BYTES_A_VOXEL / 2**30
+    lines = [
+        f"{len(training)} training cases, {len(validation)} validation cases",
+        f"{parameters / 1e6:.2f} million parameters in the generator",
+        f"{seconds:.3g} s a step here, {config.train.steps * seconds / 60:.3g} min in all, validations not counted",
+        f"{cache_gib:.2g} GiB for the volumes in memory, if all are as large as the first",
+    ]
+    return dump(config) + "".join(f"# {line}\n" for line in lines)
+
+
+def _step_s(config: Config, device: str) -> tuple[float, int]:
+    """Median seconds of a step after a warm-up, and the generator's parameters."""
+    fabric = fabric_for(config, device)
+    game = build(config.model, in_channels=1, out_channels=1, spatial_dims=config.spatial_dims).to(fabric.device)
+    parameters = sum(p.numel() for p in game.generators.parameters())
+    size = [side for side in config.patch if side > 1]
+    game.require_size(size)
+    optimizers = set_up(game, fabric, config, None)
+    x = torch.rand(config.train.batch, 1, *size, device=fabric.device) * 2 - 1
+    times = []
+    for _ in range(TIMED_STEPS + 1):
+        began = time.perf_counter()
+        losses = play(game, Batch(a=x, b=-x), optimizers, fabric)
+        torch.stack(list(losses.values())).sum().item()  # waits for the device
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:]), parameters

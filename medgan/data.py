@@ -1,0 +1,227 @@
+"""Cases → cached volumes → MONAI patches and loaders → `Batch`.
+
+Which patch of which case comes at which step, and how it is augmented, depends on (seed, step) alone: not on
+workers, on what was loaded before, or on where a training was resumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data import DataLoader, Dataset
+from monai.transforms import Compose, RandAdjustContrastd, RandAffined, RandFlipd, RandGaussianNoised
+from monai.utils import convert_to_tensor
+from pydantic import Field
+from torch import Tensor
+
+from medgan.cases import Case
+from medgan.errors import ConfigError, GeometryError
+from medgan.formats import read
+from medgan.models.base import Batch
+from medgan.prep import Prep, check, foreground, in_contract_unit, network_grid, resample, to_network
+from medgan.progress import track
+from medgan.settings import Settings
+from medgan.volume import Grid, Volume
+
+__all__ = ["Augment", "Pair", "Patches", "batches", "flat_axis", "read_pair", "read_pairs"]
+
+Size = tuple[int, int, int]
+BACKGROUND = -1.0
+TRIES = 64
+SAME_GRID_MM = 0.1
+
+
+class Augment(Settings):
+    """Random changes of a training patch. Geometry changes source and target alike, intensity the source alone.
+
+    Args:
+        flip_axes: network axes (0 left-right, 1 front-back, 2 bottom-top) that are mirrored half of the time.
+        rotate_deg: largest rotation in the axial plane, or in the plane of a 2-D patch.
+        scale: largest zoom in or out, as a share.
+        gamma: largest change of contrast, as a share; 0 for quantitative sources (CT).
+        noise: largest standard deviation of added noise, in network units (the window is 2 wide).
+    """
+
+    flip_axes: tuple[int, ...] = (0,)
+    rotate_deg: float = Field(default=10, ge=0, le=180)
+    scale: float = Field(default=0.1, ge=0, lt=1)
+    gamma: float = Field(default=0.2, ge=0, lt=1)
+    noise: float = Field(default=0.02, ge=0)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case, ready for the network.
+
+    Args:
+        name: of the case.
+        a, b: (1, X, Y, Z) in [-1, 1] on the network's grid.
+        body: (X, Y, Z) bool, where patches are centred.
+        source: the source volume as read.
+        target: the target volume in the unit of the run's output, on its own grid.
+        mask: (X, Y, Z) bool on the target's grid, where errors are counted.
+    """
+
+    name: str
+    a: Tensor
+    b: Tensor
+    body: npt.NDArray[np.bool_]
+    source: Volume
+    target: Volume
+    mask: npt.NDArray[np.bool_]
+
+
+def read_pairs(cases: Sequence[Case], prep: Prep, label: str) -> list[Pair]:
+    """Read and prepare all cases, showing progress."""
+    return [read_pair(case, prep) for case in track(cases, label)]
+
+
+def read_pair(case: Case, prep: Prep) -> Pair:
+    """Read one case's images and bring them to the network's grid and range.
+
+    Raises:
+        InputError: if an image is of another modality or unit than the run's, or cannot be read.
+        GeometryError: if its images are not on one grid (in whatever order of axes).
+    """
+    source, target = read(case.images["a"]), read(case.images["b"])
+    check(source, prep.a, f"{case.name}, a")
+    check(target, prep.b, f"{case.name}, b")
+    target = _on_grid(target, source.grid, f"{case.name}, b")
+    mask = _mask(case, source)
+    body = Volume(mask.astype(np.uint8), source.grid)
+    on_network = resample(body, network_grid(source.grid, prep.spacing_mm), order=0).array > 0
+    a, b = to_network(source, prep.a, prep.spacing_mm), to_network(target, prep.b, prep.spacing_mm)
+    return Pair(case.name, a, b, on_network, source, in_contract_unit(target, prep.b), mask)
+
+
+def _mask(case: Case, source: Volume) -> npt.NDArray[np.bool_]:
+    if "mask" not in case.images:
+        return foreground(source.array)
+    return np.asarray(_on_grid(read(case.images["mask"]), source.grid, f"{case.name}, mask").array > 0)
+
+
+def _on_grid(volume: Volume, grid: Grid, name: str) -> Volume:
+    turned = volume.reorient(grid.orientation)
+    if not turned.grid.same_as(grid, tolerance_mm=SAME_GRID_MM):
+        raise GeometryError(
+            f"{name}: its grid ({volume.grid.describe()}) is not that of a ({grid.describe()}); "
+            "register and resample the images onto one grid first"
+        )
+    return replace(turned, grid=grid)
+
+
+class Patches(Dataset):  # type: ignore[misc]
+    """Random patches of prepared pairs: item i is a function of (seed, i).
+
+    Items are dicts of `a` and `b`, (1, X, Y, Z), or (1, U, V) where the patch is one voxel thick along one axis.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], patch: Size, augment: Augment, seed: int) -> None:
+        super().__init__(data=pairs, transform=None)
+        self.patch, self.augment, self.seed = patch, augment, seed
+        self.flat = flat_axis(patch)
+        self.crop = _crop_size(patch, augment, self.flat)
+        self.random = _transform(patch, augment, self.flat)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, index))
+        pair = self.data[_turn(len(self.data), index, self.seed)]
+        start = _centre(pair.body, rng) - np.array(self.crop) // 2
+        item = {key: _cut(x, start, self.crop) for key, x in (("a", pair.a), ("b", pair.b))}
+        if self.flat is not None:
+            item = {key: x.squeeze(self.flat + 1) for key, x in item.items()}
+        self.random.set_random_state(seed=int(rng.integers(2**31)))
+        changed = self.random(item)
+        return {key: convert_to_tensor(changed[key], track_meta=False).clamp(-1, 1) for key in item}
+
+
+def batches(patches: Patches, *, batch: int, start: int, stop: int, workers: int = 0) -> Iterator[Batch]:
+    """The batches of steps start..stop-1; batch k holds the items k·batch … (k + 1)·batch - 1."""
+    order = range(start * batch, stop * batch)
+    loader = DataLoader(
+        patches, batch_size=batch, sampler=order, num_workers=workers, pin_memory=torch.cuda.is_available()
+    )
+    return (Batch(a=item["a"], b=item["b"]) for item in loader)
+
+
+def flat_axis(patch: Size) -> int | None:
+    """The axis along which a patch is one voxel thick: 2-D training runs in the other two. None for 3-D.
+
+    Raises:
+        ConfigError: if more than one axis is one voxel thick.
+    """
+    flat = [axis for axis in range(3) if patch[axis] == 1]
+    if len(flat) > 1:
+        raise ConfigError(f"patch: at most one of its three sizes may be 1; seen {list(patch)}")
+    return flat[0] if flat else None
+
+
+def _turn(count: int, index: int, seed: int) -> int:
+    """Every case once before any comes again, in an order that is drawn anew each time."""
+    epoch, position = divmod(index, count)
+    return int(np.random.default_rng((seed, count, epoch)).permutation(count)[position])
+
+
+def _centre(body: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """A random voxel inside the body: drawn until one is hit, since listing all would double the memory."""
+    draws = rng.integers(body.shape, size=(TRIES, 3))
+    inside = np.flatnonzero(body[tuple(draws.T)])
+    return np.asarray(draws[inside[0] if inside.size else 0])
+
+
+def _cut(x: Tensor, start: npt.NDArray[np.int64], size: Size) -> Tensor:
+    """A box of (1, X, Y, Z), filled with background where it leaves the volume."""
+    box = x.new_full((x.shape[0], *size), BACKGROUND)
+    low = np.maximum(start, 0)
+    high = np.minimum(start + size, x.shape[1:])
+    if (high > low).all():
+        inner = tuple(slice(int(a), int(b)) for a, b in zip(low - start, high - start, strict=True))
+        outer = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        box[(slice(None), *inner)] = x[(slice(None), *outer)]
+    return box
+
+
+def _moves(augment: Augment) -> bool:
+    return augment.rotate_deg > 0 or augment.scale > 0
+
+
+def _crop_size(patch: Size, augment: Augment, flat: int | None) -> Size:
+    """Large enough that a turned and shrunk patch still lies inside."""
+    angle = math.radians(min(augment.rotate_deg, 45))
+    turned = (math.cos(angle) + math.sin(angle)) * (1 + augment.scale)
+    in_plane = (0, 1) if flat is None else tuple(axis for axis in range(3) if axis != flat)
+    grow = [turned if axis in in_plane else 1 if axis == flat else 1 + augment.scale for axis in range(3)]
+    x, y, z = (math.ceil(size * factor) for size, factor in zip(patch, grow, strict=True))
+    return x, y, z
+
+
+def _transform(patch: Size, augment: Augment, flat: int | None) -> Any:
+    axes = [axis for axis in range(3) if axis != flat]
+    size = [patch[axis] for axis in axes]
+    flips = [RandFlipd(("a", "b"), prob=0.5, spatial_axis=axes.index(k)) for k in augment.flip_axes if k in axes]
+    steps = [*flips, *([_affine(augment, size)] if _moves(augment) else [])]
+    if augment.gamma:
+        steps.append(RandAdjustContrastd("a", prob=0.5, gamma=(1 - augment.gamma, 1 + augment.gamma)))
+    if augment.noise:
+        steps.append(RandGaussianNoised("a", prob=0.5, std=augment.noise, sample_std=True))
+    return Compose(steps)
+
+
+def _affine(augment: Augment, size: list[int]) -> Any:
+    angle = math.radians(augment.rotate_deg)
+    return RandAffined(
+        ("a", "b"),
+        prob=1.0,
+        # In 3-D only about the long axis of the patient: slices are thick, and a tilt would mix their spacing.
+        rotate_range=angle if len(size) == 2 else (0.0, 0.0, angle),
+        scale_range=[(-augment.scale, augment.scale)] * len(size),
+        spatial_size=size,
+        mode="bilinear",
+        padding_mode="border",
+    )

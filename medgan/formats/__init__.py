@@ -1,0 +1,138 @@
+"""Reading and writing scans: what a path holds is told by its content, not by its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medgan.errors import DicomError, InputError, OutputError
+from medgan.formats import nifti
+from medgan.volume import Grid, Volume
+
+if TYPE_CHECKING:
+    from medgan.formats.dicom import Series, Subject
+
+__all__ = ["Header", "is_nifti_name", "read", "read_header", "write"]
+
+_ACCEPTED = "give a NIfTI file, a DICOM file or the folder of a DICOM series"
+_NIFTI_NAMES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a scan tells without its voxels.
+
+    Args:
+        grid: where the voxels are.
+        modality: DICOM's code, "" where it is not known.
+        patient_id: the identifier in a DICOM header, "" in NIfTI; it identifies a person and is never printed.
+    """
+
+    grid: Grid
+    modality: str = ""
+    patient_id: str = field(default="", repr=False)
+
+
+def read(path: Path, *, series: str | None = None) -> Volume:
+    """Read one scan: (X, Y, Z) voxels in the unit that it states, on a grid in RAS+ mm.
+
+    Args:
+        path: a NIfTI file, a DICOM file, or a folder with a DICOM series.
+        series: SeriesInstanceUID, SeriesNumber or SeriesDescription, where a folder holds several DICOM series.
+
+    Raises:
+        InputError: if the path holds no scan; as NiftiError or DicomError, if it is one that cannot be used.
+    """
+    path = _existing(path)
+    if _holds_nifti(path):
+        return nifti.read(path)
+    from medgan.formats import dicom
+
+    return dicom.read(path, series=series)
+
+
+def read_header(path: Path) -> Header:
+    """Where the voxels of a scan are, and whose they are, without reading them.
+
+    Raises:
+        InputError: as `read`, as far as the headers tell.
+    """
+    path = _existing(path)
+    if _holds_nifti(path):
+        return Header(nifti.read_grid(path))
+    found = _only_series(path)
+    if found.grid is None:
+        raise DicomError(f"{path}: {'; '.join(found.problems) or 'is no regular volume'}")
+    return Header(found.grid, found.modality, found.patient_id)
+
+
+def write(
+    volume: Volume,
+    path: Path,
+    *,
+    like: Volume | None = None,
+    subject: Subject | None = None,
+    description: str = "",
+) -> Path:
+    """Write one scan: `.nii` and `.nii.gz` become NIfTI, a name without suffix becomes a folder with a DICOM series.
+
+    Args:
+        volume: to be written.
+        path: of the new file or folder.
+        like: a volume read from the study that a DICOM series is to join; its space code is taken for NIfTI.
+        subject: the person that a DICOM series without `like` is of; NIfTI files name nobody.
+        description: one line, the series' description.
+
+    Raises:
+        OutputError: if the name says no format, or the place cannot be written.
+    """
+    path = Path(path)
+    if path.name.endswith((".nii", ".nii.gz")):
+        return nifti.write(volume, path, like=like, description=description)
+    if path.suffix and not path.is_dir():
+        raise OutputError(
+            f"{path}: the ending {path.suffix} is not written; end the name in .nii or .nii.gz for NIfTI, "
+            "or give it no ending for a folder of DICOM"
+        )
+    from medgan.formats import dicom
+
+    return dicom.write(volume, path, like=like, subject=subject, description=description)
+
+
+def is_nifti_name(path: Path) -> bool:
+    """True if the name is one that NIfTI files have."""
+    return path.name.lower().endswith(_NIFTI_NAMES)
+
+
+def _existing(path: Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: does not exist; {_ACCEPTED}")
+    return path
+
+
+def _holds_nifti(path: Path) -> bool:
+    """True for NIfTI, False for what may be DICOM; anything else is refused."""
+    if path.is_dir():
+        return False
+    if nifti.is_nifti(path):
+        return True
+    from medgan.formats import dicom
+
+    if dicom.is_dicom(path):
+        return False
+    # A damaged file of that name: the reader says what is wrong with it.
+    if is_nifti_name(path):
+        return True
+    seen = f"a file of {path.stat().st_size} bytes ending in {path.suffix or 'nothing'}"
+    raise InputError(f"{path}: is neither NIfTI nor DICOM (seen: {seen}); {_ACCEPTED}")
+
+
+def _only_series(path: Path) -> Series:
+    from medgan.formats import dicom
+
+    found = dicom.find_series(path)
+    if len(found) != 1:
+        raise DicomError(f"{path}: holds {len(found) or 'no'} DICOM series; give the folder of one")
+    return found[0]

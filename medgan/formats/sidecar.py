@@ -1,0 +1,168 @@
+"""What a NIfTI header has no place for: unit, modality, and that an image is synthetic.
+
+It goes into a JSON file beside the image, with the keys that BIDS and dcm2niix use where they have one, and a second
+time into the image itself, as a comment, so that it survives the loss of the JSON file. Nothing in it names a patient.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medgan import __version__
+from medgan.errors import NiftiError, OutputError
+from medgan.volume import Synthesis, Volume
+
+__all__ = ["Marks", "of_comment", "of_descrip", "of_sidecar", "refuse_foreign", "sidecar_path"]
+
+_UNITS = {"bqml": "Bq/ml", "bq/ml": "Bq/ml", "hu": "HU"}
+_GENERATOR = "medgan"
+_DESCRIP = "synthetic, medgan"
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Unit, modality and provenance of an image, "" and None where they are not recorded."""
+
+    unit: str = ""
+    modality: str = ""
+    synthetic: Synthesis | None = None
+
+    @classmethod
+    def of(cls, volume: Volume) -> Marks:
+        """The marks that a volume carries."""
+        return cls(volume.unit, volume.modality, volume.synthetic)
+
+    def over(self, other: Marks) -> Marks:
+        """These marks, with those of another source where these are silent."""
+        return Marks(self.unit or other.unit, self.modality or other.modality, self.synthetic or other.synthetic)
+
+    def to_json(self, description: str = "") -> dict[str, Any]:
+        """Plain values to be written as JSON."""
+        fields: dict[str, Any] = {"Modality": self.modality, "Units": self.unit, "SeriesDescription": description}
+        fields = {key: value for key, value in fields.items() if value}
+        if self.synthetic:
+            fields |= {"SyntheticData": True, "Synthesis": _synthesis_to_json(self.synthetic)}
+        return fields | {"GeneratedBy": [{"Name": _GENERATOR, "Version": __version__}]}
+
+    def comment(self) -> str:
+        """The same in one line, for the comment inside the image."""
+        return f"{_GENERATOR} {json.dumps(self.to_json(), ensure_ascii=False)}"
+
+    def descrip(self) -> str:
+        """At most 79 ASCII characters for the header field that viewers show."""
+        made = self.synthetic
+        text = f"{_DESCRIP} {made.version or __version__}, {made.model}" if made else f"{_GENERATOR} {__version__}"
+        return text.encode("ascii", "replace")[:79].decode()
+
+
+def sidecar_path(image: Path) -> Path:
+    """Where the JSON file of an image lies.
+
+    Example:
+        >>> sidecar_path(Path("sub-01/t1.nii.gz")).as_posix()
+        'sub-01/t1.json'
+    """
+    name = image.name.removesuffix(".gz")
+    stem = name.rpartition(".")[0] if name.endswith((".nii", ".hdr", ".img")) else name
+    return image.with_name(f"{stem}.json")
+
+
+def of_sidecar(image: Path) -> Marks:
+    """What the JSON file beside an image says; one written by dcm2niix is understood too.
+
+    Raises:
+        NiftiError: if the file is there but holds no JSON object.
+    """
+    path = sidecar_path(image)
+    if not path.is_file():
+        return Marks()
+    fields = _object(path)
+    if fields is None:
+        raise NiftiError(f"{path}: is no JSON object, so the unit of {image.name} is unsure; mend or remove it")
+    return _marks(fields)
+
+
+def of_comment(text: str) -> Marks:
+    """What a comment inside an image says; nothing, if it is not medgan's or was cut."""
+    name, _, content = text.rstrip("\0 ").partition(" ")
+    if name != _GENERATOR:
+        return Marks()
+    fields = _parsed(content)
+    return _marks(fields) if fields else Marks()
+
+
+def of_descrip(text: str) -> Marks:
+    """What the description field of a header says.
+
+    Example:
+        >>> of_descrip("synthetic, medgan 0.1.0, pix2pix").synthetic.model
+        'pix2pix'
+    """
+    if not text.startswith(_DESCRIP):
+        return Marks()
+    version, _, model = text.removeprefix(_DESCRIP).strip().partition(", ")
+    return Marks(synthetic=Synthesis(model=model or "unknown", version=version))
+
+
+def refuse_foreign(path: Path) -> None:
+    """Protect a JSON file that another program wrote.
+
+    Raises:
+        OutputError: if `path` exists and does not say that medgan generated it.
+    """
+    if not path.exists():
+        return
+    makers = (_object(path) or {}).get("GeneratedBy")
+    ours = isinstance(makers, list) and any(isinstance(m, dict) and m.get("Name") == _GENERATOR for m in makers)
+    if not ours:
+        raise OutputError(f"{path}: would be overwritten, and medgan did not write it; choose another output name")
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    try:
+        return _parsed(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _marks(fields: dict[str, Any]) -> Marks:
+    modality, unit = _text(fields, "Modality").upper(), _text(fields, "Units")
+    # dcm2niix writes a CT in Hounsfield units without naming them.
+    unit = _UNITS.get(unit.lower(), unit) or ("HU" if modality == "CT" else "")
+    made = fields.get("Synthesis")
+    said = fields.get("SyntheticData") in (True, "YES") or isinstance(made, dict)
+    return Marks(unit, modality, _synthesis(made if isinstance(made, dict) else {}) if said else None)
+
+
+def _synthesis(fields: dict[str, Any]) -> Synthesis:
+    return Synthesis(
+        model=_text(fields, "Model") or "unknown",
+        weights_sha256=_text(fields, "WeightsSHA256"),
+        version=_text(fields, "Version"),
+        description=_text(fields, "Description"),
+    )
+
+
+def _synthesis_to_json(made: Synthesis) -> dict[str, str]:
+    return {
+        "Model": made.model,
+        "WeightsSHA256": made.weights_sha256,
+        "Version": made.version,
+        "Description": made.description,
+    }
+
+
+def _text(fields: dict[str, Any], key: str) -> str:
+    value = fields.get(key)
+    return value.strip() if isinstance(value, str) else ""

@@ -1,0 +1,291 @@
+"""From a folder of scans to a checked table of cases."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from medgan.cases import SPLITS, Case, listed, split_by_patient, write_cases
+from medgan.errors import CasesError, GeometryError, InputError, MedganError
+from medgan.formats import Header, read, read_header
+from medgan.progress import track
+from medgan.volume import Grid, Volume
+
+__all__ = ["index"]
+
+Key = tuple[str, str]  # patient and case, as the folder names them
+T = TypeVar("T")
+_FIELDS = ("patient", "case")
+_TOLERANCE_MM = 1e-2
+
+
+def index(
+    folder: Path,
+    *,
+    a: str,
+    b: str,
+    mask: str | None = None,
+    out: Path,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    patients: Mapping[str, str] | Path | None = None,
+    split: str | None = None,
+) -> list[Case]:
+    """Find the cases in a folder, prove that their images fit and that no split sees another's patients, write a table.
+
+    Patterns are paths relative to the folder, with the fields `{patient}` and `{case}` for what differs and `*` for
+    what does not matter, as in `{patient}/t1.nii.gz` or `{patient}/{case}/MR*`; `t1.nii.gz` alone means
+    `{patient}/t1.nii.gz`. A DICOM image is the folder of its series. Where two fields share a name, the first takes
+    as little as fits. A case is named by its fields, joined by `_`.
+
+    Args:
+        folder: with the scans.
+        a: pattern of the images to translate from.
+        b: pattern of the images to translate to.
+        mask: pattern of the masks, if there are any.
+        out: the CSV file to write.
+        fractions: shares of the patients in train, val and test.
+        seed: of the split.
+        patients: which cases are of one person, where the folders do not tell: case name to patient name, or a CSV
+            file with the columns case and patient. Cases not named here are of the patient that their path says.
+        split: put all cases into this one, instead of sharing them out.
+
+    Returns:
+        The cases, sorted by name.
+
+    Raises:
+        InputError: if there is no such folder.
+        CasesError: if no case is found, one lacks an image, an image cannot be read, or one person is in two splits:
+            by the patient identifiers in DICOM headers, or by images that are equal, voxel for voxel.
+        GeometryError: if the images of a case are on different grids; names both.
+        OutputError: if the table cannot be written.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is no folder; give the one that the patterns are relative to")
+    cases = _renamed(_found(folder, _patterns(a, b, mask)), patients)
+    cases = _split(cases, fractions, seed, split)
+    headers = _each(cases, read_header, "reading headers")
+    _refuse_grids(cases, headers)
+    _refuse_identities(cases, headers, patients)
+    _refuse_copies(cases)
+    write_cases(cases, out)
+    return cases
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def _patterns(a: str, b: str, mask: str | None) -> dict[str, str]:
+    patterns = {"a": a, "b": b} | ({"mask": mask} if mask else {})
+    patterns = {role: _with_fields(role, pattern.strip("/")) for role, pattern in patterns.items()}
+    fields = {role: {field for field in _FIELDS if f"{{{field}}}" in pattern} for role, pattern in patterns.items()}
+    if any(fields[role] != fields["a"] for role in fields):
+        raise CasesError(f"the patterns hold different fields: {_shown(patterns)}; use the same fields in each")
+    return patterns
+
+
+def _with_fields(role: str, pattern: str) -> str:
+    unknown = sorted(set(re.findall(r"\{(.*?)\}", pattern)) - set(_FIELDS))
+    if unknown or not pattern or ".." in Path(pattern).parts:
+        raise CasesError(
+            f"pattern of {role}: {pattern!r} is not accepted; it is a path below the folder, "
+            "with the fields {patient} and {case}, such as {patient}/t1.nii.gz"
+        )
+    return pattern if "{" in pattern else f"{{patient}}/{pattern}"
+
+
+def _found(folder: Path, patterns: Mapping[str, str]) -> list[Case]:
+    """The cases that have an image in every role."""
+    of_role = {role: _matches(folder, role, pattern) for role, pattern in patterns.items()}
+    keys = sorted({key for images in of_role.values() for key in images})
+    for role in (role for role in of_role if not of_role[role]):
+        place = next((path.parent for images in of_role.values() for path in images.values()), folder)
+        raise CasesError(f"nothing below {folder} fits {patterns[role]} as {role}; {place} holds: {_content(place)}")
+    lacking = [f"{_name(key)} has no {role}" for key in keys for role in of_role if key not in of_role[role]]
+    if lacking:
+        raise CasesError(
+            f"{folder}: incomplete cases: {listed(lacking)}; move them out of the folder, or correct the patterns "
+            f"({_shown(patterns)})"
+        )
+    return [Case(_name(key), key[0] or key[1], "", {role: of_role[role][key] for role in of_role}) for key in keys]
+
+
+def _matches(folder: Path, role: str, pattern: str) -> dict[Key, Path]:
+    found: dict[Key, Path] = {}
+    for path in sorted(folder.glob(re.sub(r"\{.*?\}", "*", pattern))):
+        match = _expression(pattern).fullmatch(path.relative_to(folder).as_posix())
+        if match is None:
+            continue
+        fields = match.groupdict()
+        key = (fields.get("patient", ""), fields.get("case", ""))
+        if key in found:
+            raise CasesError(
+                f"{_name(key)} has two images as {role}: {found[key]} and {path}; narrow the pattern {pattern}"
+            )
+        found[key] = path
+    return found
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """The pattern as a regular expression; a field that comes again stands for the same text."""
+    text, seen = "", set()
+    for part in re.split(r"(\{.*?\}|\*)", pattern):
+        name = part.strip("{}")
+        if part == "*":
+            text += "[^/]*"
+        elif part.startswith("{"):
+            text += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)"
+            seen.add(name)
+        else:
+            text += re.escape(part)
+    return re.compile(text)
+
+
+def _name(key: Key) -> str:
+    return "_".join(part for part in key if part)
+
+
+def _shown(patterns: Mapping[str, str]) -> str:
+    return ", ".join(f"{role}: {pattern}" for role, pattern in patterns.items())
+
+
+def _content(folder: Path) -> str:
+    return listed((path.name + "/" * path.is_dir() for path in sorted(folder.iterdir())), most=5) or "nothing"
+
+
+# --- patients and splits ----------------------------------------------------------------------------------------------
+
+
+def _renamed(cases: list[Case], patients: Mapping[str, str] | Path | None) -> list[Case]:
+    """The cases with the patients that the user names."""
+    person_of = _persons(patients)
+    unknown = sorted(set(person_of) - {case.name for case in cases})
+    if unknown:
+        raise CasesError(
+            f"patients: names cases that are not there: {listed(unknown)}; "
+            f"the cases are {listed(case.name for case in cases)}"
+        )
+    return [replace(case, patient=person_of.get(case.name, case.patient)) for case in cases]
+
+
+def _persons(patients: Mapping[str, str] | Path | None) -> Mapping[str, str]:
+    if patients is None or isinstance(patients, Mapping):
+        return patients or {}
+    try:
+        with Path(patients).open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream, skipinitialspace=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CasesError(f"{patients}: cannot be read as a table of patients ({error})") from None
+    if not rows or any(not row.get("case") or not row.get("patient") for row in rows):
+        raise CasesError(f"{patients}: is a CSV file with the columns case and patient, none of them empty")
+    twice = sorted({row["case"] for row in rows if sum(other["case"] == row["case"] for other in rows) > 1})
+    if twice:
+        raise CasesError(f"{patients}: names cases twice: {listed(twice)}; give each case one patient")
+    return {row["case"]: row["patient"] for row in rows}
+
+
+def _split(cases: list[Case], fractions: Sequence[float], seed: int, split: str | None) -> list[Case]:
+    if split is not None and split not in SPLITS:
+        raise CasesError(f"unknown split {split!r} (accepted: {', '.join(SPLITS)})")
+    split_of = split_by_patient((case.patient for case in cases), fractions=fractions, seed=seed)
+    return [replace(case, split=split or split_of[case.patient]) for case in cases]
+
+
+# --- proving ----------------------------------------------------------------------------------------------------------
+
+
+def _each(cases: list[Case], look: Callable[[Path], T], label: str) -> dict[str, dict[str, T]]:
+    """What is seen in every image, by case and role; those that cannot be read are refused together."""
+    seen: dict[str, dict[str, T]] = {case.name: {} for case in cases}
+    bad: list[str] = []
+    for case, role, path in track([(c, role, path) for c in cases for role, path in c.images.items()], label):
+        try:
+            seen[case.name][role] = look(path)
+        except MedganError as error:
+            bad.append(f"{case.name}, {role}: {error}")
+    if bad:
+        raise CasesError(f"images that cannot be read: {listed(bad)}")
+    return seen
+
+
+def _refuse_grids(cases: list[Case], headers: Mapping[str, Mapping[str, Header]]) -> None:
+    wrong = [
+        f"{case.name}: {difference}"
+        for case in cases
+        for role, header in headers[case.name].items()
+        if (difference := _difference(headers[case.name]["a"].grid, role, header.grid))
+    ]
+    if wrong:
+        raise GeometryError(
+            f"{len(wrong)} images lie on another grid than a of their case: {listed(wrong)}; "
+            "register them to a and resample them onto its grid first"
+        )
+
+
+def _difference(grid: Grid, role: str, other: Grid) -> str:
+    """Both grids in words, or "" if they put the same voxels at the same places, in whatever order they store them."""
+    first, second = _in_ras(grid), _in_ras(other)
+    if first.same_as(second, tolerance_mm=_TOLERANCE_MM):
+        return ""
+    apart = f", up to {first.distance_mm(second):.3g} mm apart" if first.shape == second.shape else ""
+    return f"a is {grid.describe()}, {role} is {other.describe()}{apart}"
+
+
+def _in_ras(grid: Grid) -> Grid:
+    return Volume(np.broadcast_to(np.uint8(0), grid.shape), grid).reorient("RAS").grid
+
+
+def _refuse_identities(
+    cases: list[Case], headers: Mapping[str, Mapping[str, Header]], patients: Mapping[str, str] | Path | None
+) -> None:
+    """One identifier in two splits; of the cases that the user named in `patients`, the user knows better."""
+    sure = _persons(patients)
+    of_person: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        for identifier in {header.patient_id.strip() for header in headers[case.name].values()} - {""}:
+            if case.name not in sure:
+                of_person[identifier].append(case)
+    shared = [own for own in of_person.values() if len({case.split for case in own}) > 1]
+    if shared:
+        raise CasesError(
+            f"cases in different splits have one patient identifier in their DICOM headers: {_persons_listed(shared)}; "
+            "say by `patients` whose each case is: one name for one person, or different names if the identifier is a "
+            "placeholder"
+        )
+
+
+def _refuse_copies(cases: list[Case]) -> None:
+    """Also proves that every image can be read. Masks may be equal: two may well be empty."""
+    digests = _each(cases, _digest, "reading images")
+    same = [case.name for case in cases if digests[case.name]["a"] == digests[case.name]["b"]]
+    if same:
+        raise CasesError(f"a and b are the same image, voxel for voxel: {listed(same)}; correct the patterns")
+    of_image: dict[bytes, list[Case]] = defaultdict(list)
+    for case in cases:
+        for digest in {digest for role, digest in digests[case.name].items() if role != "mask"}:
+            of_image[digest].append(case)
+    shared = [own for own in of_image.values() if len({case.patient for case in own}) > 1]
+    if shared:
+        raise CasesError(
+            f"cases of different patients have an image in common, voxel for voxel: {_persons_listed(shared)}; "
+            "if they are one person, say so by `patients`; if one is a copy, remove it"
+        )
+
+
+def _digest(path: Path) -> bytes:
+    """Of the values alone, in RAS order: the same image has it in any format."""
+    array = np.ascontiguousarray(read(path).reorient("RAS").array, dtype=np.float32)
+    return hashlib.sha256(f"{array.shape}".encode() + array.tobytes()).digest()
+
+
+def _persons_listed(groups: Iterable[list[Case]]) -> str:
+    return listed(dict.fromkeys(" and ".join(case.name for case in group) for group in groups))

@@ -1,0 +1,133 @@
+"""Losses: a few tensors in, one number out.
+
+Adversarial losses work on logits, so a discriminator ends without a sigmoid. All means are taken in float32 or
+better, also under bf16 autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medgan.errors import ConfigError
+
+__all__ = ["Adversarial", "GanMode", "gan", "l1", "l2"]
+
+GanMode = Literal["vanilla", "lsgan", "hinge", "wgan"]
+
+
+class Adversarial(NamedTuple):
+    """Three losses on logits of any shape.
+
+    Attributes:
+        real: what the discriminator pays on real images.
+        fake: what the discriminator pays on fakes.
+        fool: what the generator pays on its fakes.
+    """
+
+    real: Callable[[Tensor], Tensor]
+    fake: Callable[[Tensor], Tensor]
+    fool: Callable[[Tensor], Tensor]
+
+
+def gan(mode: str) -> Adversarial:
+    """The adversarial losses of one kind.
+
+    Args:
+        mode: `vanilla`, cross entropy with the generator's non-saturating loss (Goodfellow et al. 2014,
+            arXiv:1406.2661, eq. 1 and end of §3); `lsgan`, least squares to the labels 0 and 1 (Mao et al. 2017,
+            arXiv:1611.04076, eq. 9, without its ½); `hinge` (Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018,
+            arXiv:1802.05957, eq. 16 and 17); `wgan`, the critic's difference of means, sound only with a Lipschitz
+            constraint on the critic (Arjovsky et al. 2017, arXiv:1701.07875, eq. 2).
+
+    Raises:
+        ConfigError: for another mode.
+
+    Example:
+        >>> round(float(gan("vanilla").real(torch.zeros(1, 1, 4, 4))), 4)  # ln 2
+        0.6931
+    """
+    if mode not in _MODES:
+        raise ConfigError(f"unknown GAN mode {mode!r}; accepted: {', '.join(get_args(GanMode))}")
+    return _MODES[mode]
+
+
+def l1(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean absolute difference, in the unit of x.
+
+    Args:
+        x: (N, C, *spatial).
+        y: the same shape.
+        mask: (N, 1 or C, *spatial), bool or weights; the mean is over what it keeps, 0 where it keeps nothing.
+
+    Example:
+        >>> float(l1(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 2.0])))
+        2.0
+    """
+    return _mean((x - y).abs(), mask)
+
+
+def l2(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared difference, in the squared unit of x; arguments as `l1`.
+
+    Example:
+        >>> float(l2(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 2.0])))
+        5.0
+    """
+    return _mean((x - y).square(), mask)
+
+
+def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    values = _precise(values)
+    if mask is None:
+        return values.mean()
+    weights = mask.to(values.dtype).expand_as(values)
+    return (values * weights).sum() / weights.sum().clamp(min=1)
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _cross_entropy_to_1(logits: Tensor) -> Tensor:
+    return -F.logsigmoid(_precise(logits)).mean()
+
+
+def _cross_entropy_to_0(logits: Tensor) -> Tensor:
+    return -F.logsigmoid(-_precise(logits)).mean()
+
+
+def _squares_to_1(logits: Tensor) -> Tensor:
+    return (_precise(logits) - 1).square().mean()
+
+
+def _squares_to_0(logits: Tensor) -> Tensor:
+    return _precise(logits).square().mean()
+
+
+def _hinge_above_1(logits: Tensor) -> Tensor:
+    return F.relu(1 - _precise(logits)).mean()
+
+
+def _hinge_below_minus_1(logits: Tensor) -> Tensor:
+    return F.relu(1 + _precise(logits)).mean()
+
+
+def _lower_mean(logits: Tensor) -> Tensor:
+    return _precise(logits).mean()
+
+
+def _raise_mean(logits: Tensor) -> Tensor:
+    return -_precise(logits).mean()
+
+
+_MODES: dict[str, Adversarial] = {
+    "vanilla": Adversarial(_cross_entropy_to_1, _cross_entropy_to_0, fool=_cross_entropy_to_1),
+    "lsgan": Adversarial(_squares_to_1, _squares_to_0, fool=_squares_to_1),
+    "hinge": Adversarial(_hinge_above_1, _hinge_below_minus_1, fool=_raise_mean),
+    "wgan": Adversarial(_raise_mean, _lower_mean, fool=_raise_mean),
+}

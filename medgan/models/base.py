@@ -1,0 +1,127 @@
+"""The contract of a game: what a GAN is to the loop that trains it and to the code that uses it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+
+from medgan.errors import InputError
+from medgan.nets import Net
+
+__all__ = ["Batch", "Fakes", "Game", "Losses", "Player", "Translator"]
+
+Player: TypeAlias = Literal["generator", "discriminator"]
+Fakes: TypeAlias = dict[str, Tensor]
+Losses: TypeAlias = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Patches of both domains; (N, C, X, Y) for images, (N, C, X, Y, Z) for volumes, in [-1, 1].
+
+    Attributes:
+        a: patches of the domain to translate from; None if the batch has none.
+        b: patches of the domain to translate to; in paired training voxel for voxel those of `a`.
+        mask: (N, 1, *spatial), where a and b can be compared; losses that compare them count nothing else.
+    """
+
+    a: Tensor | None = None
+    b: Tensor | None = None
+    mask: Tensor | None = None
+
+    def to(
+        self, device: torch.device | str | None = None, *, memory_format: torch.memory_format = torch.preserve_format
+    ) -> Batch:
+        """The same batch on a device and, if asked, in a memory format such as `torch.channels_last`."""
+
+        def move(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device, non_blocking=True, memory_format=memory_format)
+
+        return Batch(move(self.a), move(self.b), move(self.mask))
+
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """Both domains, for methods that learn from pairs.
+
+        Raises:
+            InputError: if one is missing or they differ in more than their channels.
+        """
+        if self.a is None or self.b is None:
+            raise InputError("this model learns from pairs, but the batch holds one domain; give cases with a and b")
+        if len(self.a) != len(self.b) or self.a.shape[2:] != self.b.shape[2:]:
+            raise InputError(f"a pair has one size; seen a {tuple(self.a.shape)} and b {tuple(self.b.shape)}")
+        return self.a, self.b
+
+
+class Game(nn.Module, ABC):
+    """A GAN as pure losses: it knows no optimizer, device, file, logger or step.
+
+    A training step makes the fakes once, then lets each player of `order` move: sum its losses, go backwards, step.
+
+    Attributes:
+        generators: the nets that the generator owns, by the domain they make.
+        discriminators: the nets that the discriminator owns, by the domain they judge; empty in a game without one.
+        order: the players in the order of their moves.
+    """
+
+    generators: nn.ModuleDict
+    discriminators: nn.ModuleDict
+    order: tuple[Player, ...]
+
+    @abstractmethod
+    def generate(self, batch: Batch) -> Fakes:
+        """The fakes of one step, by name, with gradients."""
+
+    @abstractmethod
+    def generator_losses(self, batch: Batch, fakes: Fakes) -> Losses:
+        """Named losses, weighted: the generator minimises their sum."""
+
+    @abstractmethod
+    def discriminator_losses(self, batch: Batch, fakes: Fakes) -> Losses:
+        """Named losses, weighted: the discriminator minimises their sum; {} where there is none.
+
+        The fakes come detached.
+        """
+
+    def nets(self, player: Player) -> nn.ModuleDict:
+        """The nets that a player owns."""
+        return self.generators if player == "generator" else self.discriminators
+
+    def losses(self, player: Player, batch: Batch, fakes: Fakes) -> Losses:
+        """The named losses of a player, from the fakes as `generate` gave them."""
+        if player == "generator":
+            return self.generator_losses(batch, fakes)
+        return self.discriminator_losses(batch, {name: fake.detach() for name, fake in fakes.items()})
+
+    def require_size(self, size: Sequence[int]) -> None:
+        """Refuse patches of a size (X, Y) or (X, Y, Z), voxels, that one of the nets cannot take.
+
+        Raises:
+            InputError: naming the size and what would fit.
+        """
+        for net in self._all_nets():
+            net.require_size(size)
+
+    @property
+    def divisor(self) -> int:
+        """Every spatial size of a patch is a multiple of it, voxels."""
+        return max(net.divisor for net in self._all_nets())
+
+    def _all_nets(self) -> list[Net]:
+        return [cast(Net, net) for player in self.order for net in self.nets(player).values()]
+
+
+class Translator(Game):
+    """A game whose generator turns images of one domain into another."""
+
+    @abstractmethod
+    def translate(self, x: Tensor, to: str = "b") -> Tensor:
+        """(N, C, *spatial) of one domain to (N, C, *spatial) of the domain `to`, both in [-1, 1].
+
+        Raises:
+            InputError: if the game cannot make that domain.
+        """

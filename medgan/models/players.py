@@ -1,0 +1,63 @@
+"""The settings of the nets that play: as published, changed where a YAML says so."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from medgan import nets
+from medgan.settings import Settings
+
+__all__ = ["DiscriminatorSettings", "GeneratorSettings"]
+
+
+class GeneratorSettings(Settings):
+    """The net that makes images.
+
+    Attributes:
+        name: the U-Net's number is the least patch size and its divisor; resnets take multiples of 4.
+        width: channels at full resolution (ngf); less is faster and blurrier.
+        norm: `batch` as in pix2pix, `instance` as in CycleGAN.
+        dropout: drop half of the inner features while training.
+    """
+
+    name: nets.GeneratorName = "unet_256"
+    width: int = Field(default=64, ge=1)
+    norm: nets.NormName = "batch"
+    dropout: bool = False
+
+    def build(self, in_channels: int, out_channels: int, spatial_dims: int) -> nets.Net:
+        """The net itself, its weights drawn from torch's global random numbers."""
+        return nets.build(self.name, in_channels, out_channels, self.norm, self.dropout, spatial_dims, width=self.width)
+
+
+class DiscriminatorSettings(Settings):
+    """The net that judges images.
+
+    Attributes:
+        name: `basic` judges patches of 70 voxels a side, `pixel` single voxels, `n_layers` as its number says.
+        num_layers: for `n_layers` alone: 1 to 5 give patches of 16, 34, 70, 142, 286.
+        width: channels after the first conv (ndf).
+        norm: `batch` as in pix2pix, `instance` as in CycleGAN.
+    """
+
+    name: nets.DiscriminatorName = "basic"
+    num_layers: int | None = Field(default=None, ge=1, le=5)
+    width: int = Field(default=64, ge=1)
+    norm: nets.NormName = "batch"
+
+    @model_validator(mode="after")
+    def _num_layers_has_effect(self) -> DiscriminatorSettings:
+        if self.num_layers is not None and self.name != "n_layers":
+            raise ValueError(f"num_layers belongs to the discriminator n_layers, not to {self.name}; leave one out")
+        return self
+
+    def build(self, in_channels: int, spatial_dims: int) -> nets.Net:
+        """The net itself, its weights drawn from torch's global random numbers."""
+        return nets.build(
+            self.name,
+            in_channels,
+            norm=self.norm,
+            spatial_dims=spatial_dims,
+            width=self.width,
+            num_layers=self.num_layers,
+        )

@@ -1,0 +1,106 @@
+"""Nets: tensor to tensor, images or volumes by one code.
+
+```
+generators      unet_256  unet_128  unet_64  unet_32  resnet_9blocks  resnet_6blocks
+discriminators  basic  n_layers  pixel
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, get_args
+
+from medgan.errors import ConfigError
+from medgan.nets.layers import InstanceNorm, Layers, Net, init_weights
+from medgan.nets.patchgan import PatchGAN, PixelGAN
+from medgan.nets.resnet import ResNet
+from medgan.nets.unet import UNet
+
+__all__ = ["DiscriminatorName", "GeneratorName", "InstanceNorm", "Net", "NormName", "build", "init_weights"]
+
+GeneratorName = Literal["unet_256", "unet_128", "unet_64", "unet_32", "resnet_9blocks", "resnet_6blocks"]
+DiscriminatorName = Literal["basic", "n_layers", "pixel"]
+NormName = Literal["batch", "instance"]
+
+_GENERATORS: dict[str, Callable[..., Net]] = {
+    "unet_256": partial(UNet, num_downs=8),
+    "unet_128": partial(UNet, num_downs=7),
+    "unet_64": partial(UNet, num_downs=6),
+    "unet_32": partial(UNet, num_downs=5),
+    "resnet_9blocks": partial(ResNet, num_blocks=9),
+    "resnet_6blocks": partial(ResNet, num_blocks=6),
+}
+_DISCRIMINATORS: dict[str, Callable[..., Net]] = {"basic": PatchGAN, "n_layers": PatchGAN, "pixel": PixelGAN}
+
+
+def build(  # noqa: PLR0917 (the order of the reference implementation's tables)
+    name: str,
+    in_channels: int,
+    out_channels: int = 1,
+    norm: str = "batch",
+    dropout: bool = False,
+    spatial_dims: int = 2,
+    *,
+    width: int = 64,
+    num_layers: int | None = None,
+) -> Net:
+    """A net by name, its weights drawn as published from torch's global random numbers.
+
+    A generator maps (N, in_channels, *spatial) to (N, out_channels, *spatial) in [-1, 1], a discriminator to a map
+    of logits with `out_channels` channels. The entries of its state_dict stand in the order of the reference
+    implementation of pix2pix and CycleGAN, with the same shapes.
+
+    Args:
+        name: one of the names above; `basic` is `n_layers` with 3 layers.
+        in_channels: channels of the input; a conditional discriminator counts both images.
+        out_channels: channels of the output.
+        norm: "batch" or "instance".
+        dropout: whether a generator drops half of its inner features while it trains.
+        spatial_dims: 2 for images (N, C, X, Y), 3 for volumes (N, C, X, Y, Z).
+        width: channels of the widest-resolution layer (ngf, ndf); less for small machines.
+        num_layers: 1 to 5, for `n_layers` only; 3 if not given.
+
+    Raises:
+        ConfigError: for an unknown name or an argument out of range, naming what is accepted.
+
+    Example:
+        >>> sum(p.numel() for p in build("basic", 2).parameters())
+        2764609
+    """
+    _refuse_unknown("net", name, (*_GENERATORS, *_DISCRIMINATORS))
+    _refuse_unknown("norm", norm, get_args(NormName))
+    _refuse_outside("spatial_dims", spatial_dims, 2, 3)
+    for label, count in {"in_channels": in_channels, "out_channels": out_channels, "width": width}.items():
+        _refuse_outside(label, count, 1)
+    options = _options(name, dropout, num_layers)
+    maker = _GENERATORS[name] if name in _GENERATORS else _DISCRIMINATORS[name]
+    net: Net = maker(in_channels, out_channels, Layers(spatial_dims, norm), width=width, **options)
+    init_weights(net)
+    return net
+
+
+def _options(name: str, dropout: bool, num_layers: int | None) -> dict[str, int | bool]:
+    """The arguments that only some nets take; an argument without effect is refused."""
+    if num_layers is not None and name != "n_layers":
+        raise ConfigError(f"num_layers belongs to the net n_layers alone; seen num_layers={num_layers} with {name}")
+    if name in _GENERATORS:
+        return {"dropout": dropout}
+    if dropout:
+        raise ConfigError(f"a discriminator has no dropout; seen dropout=True with {name}")
+    if num_layers is None:
+        return {}
+    _refuse_outside("num_layers", num_layers, 1, 5)
+    return {"num_layers": num_layers}
+
+
+def _refuse_unknown(label: str, seen: str, accepted: Sequence[str]) -> None:
+    if seen not in accepted:
+        raise ConfigError(f"unknown {label} {seen!r}; accepted: {', '.join(accepted)}")
+
+
+def _refuse_outside(label: str, seen: int, low: int, high: int | None = None) -> None:
+    if isinstance(seen, bool) or not isinstance(seen, int) or seen < low or (high is not None and seen > high):
+        span = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+        raise ConfigError(f"{label} is {span}; seen {seen!r}")

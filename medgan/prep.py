@@ -1,0 +1,250 @@
+"""Volume ↔ network tensor: `to_network`, and right below it the way back, `from_network`.
+
+Geometry inverts by grid, intensity by settings; both are saved with the run, and there is no history of transforms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field, model_validator
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+from torch import Tensor
+
+from medgan.errors import GeometryError, InputError
+from medgan.settings import Settings
+from medgan.volume import Grid, Volume
+
+__all__ = [
+    "NORMALISED_RANGE",
+    "NORMALISED_UNIT",
+    "Intensity",
+    "Prep",
+    "check",
+    "clipped_share",
+    "foreground",
+    "from_network",
+    "in_contract_unit",
+    "network_grid",
+    "resample",
+    "to_network",
+]
+
+Array = npt.NDArray[Any]
+NORMALISED_UNIT = "normalised"
+NORMALISED_RANGE = (0.0, 1000.0)
+AIR_HU = -200.0
+
+
+class Intensity(Settings):
+    """What the numbers of one image mean, and which of them reach the network's [-1, 1].
+
+    Either `range` (fixed, in `unit`: CT, SUV, quantitative maps) or `percentiles` (of each image's own foreground:
+    MR, whose numbers have no unit). With `percentiles` the run's output unit is `normalised`: 0 and 1000 lie at the
+    two percentiles of the image.
+
+    Args:
+        modality: DICOM's code (`MR`, `CT`, `PT`).
+        unit: of the files and, with `range`, of the output.
+        range: lowest and highest value kept, in `unit`; what lies outside is clipped.
+        percentiles: lowest and highest percentile kept, of the foreground.
+    """
+
+    modality: str
+    unit: str = "a.u."
+    range: tuple[float, float] | None = None
+    percentiles: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _one_window(self) -> Intensity:
+        if (self.range is None) == (self.percentiles is None):
+            raise ValueError("give either range (fixed, in unit) or percentiles (of each image)")
+        low, high = self.range or self.percentiles or (0, 0)
+        if low >= high:
+            raise ValueError(f"the lower end {low:g} must be below the upper end {high:g}")
+        if self.percentiles and not (low >= 0 and high <= 100):
+            raise ValueError("percentiles lie between 0 and 100")
+        return self
+
+    @property
+    def output_unit(self) -> str:
+        """Unit of what `from_network` returns."""
+        return self.unit if self.range else NORMALISED_UNIT
+
+    @property
+    def output_range(self) -> tuple[float, float]:
+        """The values, in `output_unit`, of -1 and 1: a property of the run, never of the case."""
+        return self.range or NORMALISED_RANGE
+
+
+class Prep(Settings):
+    """The contract of a run on both sides of the network.
+
+    Args:
+        a: the source images.
+        b: the target images.
+        spacing_mm: voxel spacing that the network sees, in RAS order; None keeps each image's own.
+    """
+
+    a: Intensity
+    b: Intensity
+    spacing_mm: tuple[float, float, float] | None = Field(default=None)
+
+    @model_validator(mode="after")
+    def _positive(self) -> Prep:
+        if self.spacing_mm and min(self.spacing_mm) <= 0:
+            raise ValueError("spacing_mm must be positive")
+        return self
+
+
+def to_network(volume: Volume, intensity: Intensity, spacing_mm: tuple[float, float, float] | None = None) -> Tensor:
+    """A volume as the network sees it: RAS axes, the run's spacing, values in [-1, 1].
+
+    Returns:
+        (1, X, Y, Z) float32 on `network_grid(volume.grid, spacing_mm)`.
+
+    Example:
+        >>> ct = Volume(np.array([[[-1000, 0, 3000]]], dtype=np.int16), Grid.regular((1, 1, 3)), "HU", "CT")
+        >>> to_network(ct, Intensity(modality="CT", unit="HU", range=(-1000, 1000))).flatten().tolist()
+        [-1.0, 0.0, 1.0]
+    """
+    low, high = _window(volume, intensity)
+    placed = resample(volume, network_grid(volume.grid, spacing_mm))
+    scaled = (placed.array.astype(np.float32) - low) * np.float32(2 / (high - low)) - 1
+    return torch.from_numpy(np.ascontiguousarray(scaled.clip(-1, 1), dtype=np.float32))[None]
+
+
+def from_network(
+    x: Tensor, like: Volume, intensity: Intensity, spacing_mm: tuple[float, float, float] | None = None
+) -> Volume:
+    """The network's image in the unit of the run, on the very grid of `like`.
+
+    Args:
+        x: (1, X, Y, Z) in [-1, 1] on `network_grid(like.grid, spacing_mm)`.
+        like: the volume that went in; its grid and header are kept.
+        intensity: of the target.
+        spacing_mm: as given to `to_network`.
+
+    Returns:
+        float32 values in `intensity.output_unit`, within `intensity.output_range`.
+    """
+    low, high = intensity.output_range
+    values = (x[0].float().cpu().numpy().clip(-1, 1) + 1) * np.float32((high - low) / 2) + np.float32(low)
+    seen = Volume(values, network_grid(like.grid, spacing_mm), intensity.output_unit, intensity.modality)
+    placed = resample(seen, like.grid)
+    return replace(placed, grid=like.grid, header=like.header, synthetic=like.synthetic)
+
+
+def network_grid(grid: Grid, spacing_mm: tuple[float, float, float] | None) -> Grid:
+    """RAS axes over the same field of view; the outer faces of the outermost voxels stay where they are."""
+    ras = Volume(np.broadcast_to(np.uint8(0), grid.shape), grid).reorient("RAS").grid
+    if spacing_mm is None:
+        return ras
+    extent = np.array(ras.shape) * ras.spacing_mm
+    shape = np.maximum(np.rint(extent / spacing_mm), 1).astype(int)
+    scale = extent / shape / ras.spacing_mm
+    affine = ras.affine.copy()
+    affine[:3, 3] = ras.to_world((scale - 1) / 2)
+    affine[:3, :3] *= scale
+    return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+
+
+def resample(volume: Volume, grid: Grid, *, order: int = 1) -> Volume:
+    """The volume on another grid, by linear (order 1) or nearest (order 0) interpolation.
+
+    Where only axes are flipped or permuted, no voxel is interpolated. Where the new voxels are larger, the image is
+    blurred first (Gaussian of half the added width), so that thin structures do not alias. Beyond the volume its
+    border continues.
+
+    Raises:
+        GeometryError: if the two grids do not overlap at all.
+    """
+    turned = volume.reorient(grid.orientation)
+    if turned.grid.same_as(grid, tolerance_mm=1e-4):
+        return replace(turned, grid=grid)
+    to_old = np.linalg.inv(volume.grid.affine) @ grid.affine
+    _refuse_apart(volume.grid, grid)
+    smooth = _blurred(volume, grid) if order else volume.array
+    array = ndimage.affine_transform(smooth, to_old, output_shape=grid.shape, order=order, mode="nearest")
+    return replace(volume, array=array, grid=grid)
+
+
+def foreground(array: Array) -> npt.NDArray[np.bool_]:
+    """The patient without the air around: Otsu's threshold, the largest component, holes filled. (X, Y, Z) bool."""
+    sample = (array[::2, ::2, ::2] if array.size > 1e6 else array).ravel()
+    if sample.min() == sample.max():
+        return np.ones(array.shape, dtype=bool)
+    mask = array > threshold_otsu(sample)
+    labels, count = ndimage.label(mask)
+    if count > 1:
+        mask = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+    return np.asarray(ndimage.binary_fill_holes(mask), dtype=bool)
+
+
+def in_contract_unit(volume: Volume, intensity: Intensity) -> Volume:
+    """A real image in the unit of a run's output, so that both can be compared; nothing is clipped."""
+    if intensity.range:
+        return volume
+    (low, high), (start, stop) = _window(volume, intensity), NORMALISED_RANGE
+    scaled = (volume.array.astype(np.float32) - low) * np.float32((stop - start) / (high - low)) + np.float32(start)
+    return volume.with_array(scaled, unit=NORMALISED_UNIT)
+
+
+def clipped_share(volume: Volume, intensity: Intensity) -> float:
+    """Share (0..1) of the foreground voxels that lie outside the window and are clipped."""
+    low, high = _window(volume, intensity)
+    values = volume.array[foreground(volume.array)]
+    return float(np.mean((values < low) | (values > high)))
+
+
+def check(volume: Volume, intensity: Intensity, name: str) -> None:
+    """Refuse an image of another modality or unit than the contract's.
+
+    A file that does not say what it holds (plain NIfTI) is believed to hold what the contract says, unless Hounsfield
+    units are expected and there is no air in it.
+
+    Raises:
+        InputError: naming what was seen and what is accepted.
+    """
+    if volume.modality and volume.modality != intensity.modality:
+        raise InputError(f"{name}: its modality is {volume.modality}, accepted is {intensity.modality}")
+    if volume.unit not in ("a.u.", intensity.unit):
+        raise InputError(f"{name}: its unit is {volume.unit}, accepted is {intensity.unit}")
+    if intensity.unit == "HU" and volume.unit != "HU" and volume.array.min() > AIR_HU:
+        raise InputError(
+            f"{name}: its lowest value is {volume.array.min():g} and it names no unit, so these are hardly HU "
+            "(air is -1000); convert it from DICOM or subtract 1024"
+        )
+
+
+def _window(volume: Volume, intensity: Intensity) -> tuple[np.float32, np.float32]:
+    if intensity.range:
+        return np.float32(intensity.range[0]), np.float32(intensity.range[1])
+    low, high = np.percentile(volume.array[foreground(volume.array)], intensity.percentiles or (0, 100))
+    if not high > low:
+        raise InputError(
+            f"an image of one value ({low:g}) cannot be scaled by percentiles; look at it and take it out of the table"
+        )
+    return np.float32(low), np.float32(high)
+
+
+def _refuse_apart(seen: Grid, wanted: Grid) -> None:
+    reach = (np.linalg.norm(np.multiply(g.spacing_mm, g.shape)) / 2 for g in (seen, wanted))
+    centres = [g.to_world((np.array(g.shape) - 1) / 2) for g in (seen, wanted)]
+    distance = np.linalg.norm(centres[0] - centres[1])
+    if distance > sum(reach):
+        raise GeometryError(f"the grids lie {distance:.0f} mm apart: {seen.describe()} and {wanted.describe()}")
+
+
+def _blurred(volume: Volume, grid: Grid) -> Array:
+    """The array without detail finer than the new voxels, along each of its own axes."""
+    widths = np.abs(grid.direction.T @ volume.grid.direction).T @ np.asarray(grid.spacing_mm)
+    ratio = widths / np.asarray(volume.grid.spacing_mm)
+    sigma = np.where(ratio > 1.05, 0.5 * np.sqrt(np.maximum(ratio**2 - 1, 0)), 0)
+    array = volume.array.astype(np.float32)
+    return np.asarray(ndimage.gaussian_filter(array, sigma, mode="nearest")) if sigma.any() else array

@@ -1,0 +1,223 @@
+"""The run folder: all that a training leaves behind, and the only thing that commands hand to one another.
+
+```
+config.yaml           the resolved config
+weights.safetensors   the generators with the best validation so far (their running average), and nothing else
+state.pt              the last checkpoint, for going on: both players, optimizers, step; keep it to yourself
+metrics.jsonl         a line for every log and validation
+card.json             what the model is, what it was trained on (counts and hashes, no patients), its contract
+images/               the fixed validation slices, one picture a validation
+tb/                   the same for TensorBoard
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import medgan
+from medgan.atomic import replacing
+from medgan.config import Config, dump, load
+from medgan.errors import OutputError, RunError
+from medgan.models import build
+from medgan.models.base import Translator
+from medgan.volume import Synthesis
+
+__all__ = ["FORMAT", "Run", "open_run", "start_run"]
+
+FORMAT = 1
+MAY_DIFFER = {"workers", "validate_every", "checkpoint_every", "log_every"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and its config."""
+
+    path: Path
+    config: Config
+
+    @property
+    def weights_path(self) -> Path:
+        """The best generators so far."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def state_path(self) -> Path:
+        """The last checkpoint."""
+        return self.path / "state.pt"
+
+    @property
+    def images(self) -> Path:
+        """The folder of validation pictures."""
+        return self.path / "images"
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the weights: what a synthetic image names as its maker."""
+        return hashlib.sha256(self._whole_weights().read_bytes()).hexdigest()
+
+    @cached_property
+    def best(self) -> dict[str, float | None]:
+        """At which step the kept weights were, and their validation metrics."""
+        try:
+            with safetensors.safe_open(self._whole_weights(), framework="pt") as file:
+                return cast(dict[str, float | None], json.loads((file.metadata() or {}).get("best", "{}")))
+        except safetensors.SafetensorError as error:
+            raise RunError(f"{self.weights_path}: is damaged ({error}); train again or copy it anew") from None
+
+    @property
+    def synthesis(self) -> Synthesis:
+        """The mark that every image made by this run carries."""
+        a, b = self.config.prep.a.modality, self.config.prep.b.modality
+        return Synthesis(
+            model=self.config.model.name,
+            weights_sha256=self.weights_sha256,
+            version=medgan.__version__,
+            description=f"{a} to {b} by {self.config.model.name}, not for diagnostic use",
+        )
+
+    def translator(self) -> Translator:
+        """The generators with the best weights, in evaluation mode, on the CPU.
+
+        Raises:
+            RunError: if there are no weights yet or they do not fit the config.
+        """
+        game = build(self.config.model, in_channels=1, out_channels=1, spatial_dims=self.config.spatial_dims)
+        try:
+            game.generators.load_state_dict(load_file(self._whole_weights()))
+        except (RuntimeError, safetensors.SafetensorError) as error:
+            line = str(error).splitlines()[0]
+            raise RunError(f"{self.weights_path}: does not fit config.yaml or is damaged ({line})") from None
+        return cast(Translator, game.eval())
+
+    def save_weights(self, tensors: Mapping[str, Tensor], best: Mapping[str, float | None]) -> None:
+        """Replace the kept weights; `best` says when and how good, inside the same file."""
+        with replacing(self.weights_path) as temporary:
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                temporary,
+                metadata={"format": "pt", "best": json.dumps(dict(best))},
+            )
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the checkpoint."""
+        with replacing(self.state_path) as temporary:
+            torch.save({"format": FORMAT, **state}, temporary)
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The last checkpoint, on the CPU, or None before the first."""
+        if not self.state_path.exists():
+            return None
+        try:
+            return cast(dict[str, Any], torch.load(self.state_path, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            line = str(error).splitlines()[0]
+            raise RunError(f"{self.state_path}: is damaged ({line}); delete it to start the run anew") from None
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        try:
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.path / 'metrics.jsonl'}: cannot be written ({error.strerror})") from None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def forget_after(self, step: int) -> None:
+        """Drop log lines of steps that will be done again."""
+        kept = [line for line in self.metrics() if line["step"] <= step]
+        with replacing(self.path / "metrics.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def write_card(self, facts: Mapping[str, Any]) -> None:
+        """Write card.json: what a reader of the weights must know."""
+        prep = self.config.prep.model_dump(mode="json")
+        card = {"format": FORMAT, "medgan": medgan.__version__, "model": self.config.model.name, "contract": prep}
+        about = {"torch": torch.__version__, "python": platform.python_version(), "seed": self.config.train.seed}
+        use = "Research only. Images made with these weights are synthetic and not for diagnostic use."
+        with replacing(self.path / "card.json") as temporary:
+            temporary.write_text(json.dumps({**card, **about, **facts, "intended_use": use}, indent=2) + "\n")
+
+    def _whole_weights(self) -> Path:
+        if not self.weights_path.is_file():
+            raise RunError(f"{self.path}: holds no weights yet; train until its first validation")
+        return self.weights_path
+
+
+def open_run(path: Path) -> Run:
+    """An existing run.
+
+    Raises:
+        RunError: if the folder is no run, or one of a version that this medgan does not read.
+    """
+    path = Path(path)
+    if not (path / "config.yaml").is_file() or not (path / "card.json").is_file():
+        raise RunError(
+            f"{path}: is no run folder (config.yaml and card.json are expected in it); name one made by train"
+        )
+    try:
+        version = json.loads((path / "card.json").read_text(encoding="utf-8")).get("format")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path / 'card.json'}: cannot be read ({error})") from None
+    if version != FORMAT:
+        raise RunError(f"{path}: a run of format {version}; medgan {medgan.__version__} reads format {FORMAT}")
+    return Run(path, load(path / "config.yaml"))
+
+
+def start_run(path: Path, config: Config) -> Run:
+    """A new run folder, or the one that is there if it was started with the same config.
+
+    A folder without a checkpoint was started in vain and takes the new config.
+
+    Raises:
+        RunError: if the folder holds a run of another config.
+        OutputError: if it holds something else or cannot be written.
+    """
+    run = Run(Path(path), config)
+    if not (run.path / "config.yaml").exists():
+        with replacing(run.path) as temporary:
+            temporary.mkdir()
+            (temporary / "config.yaml").write_text(dump(config), encoding="utf-8")
+            Run(temporary, config).write_card({"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+        return run
+    if run.state_path.exists():
+        _refuse_other_config(open_run(run.path), config)
+    with replacing(run.path / "config.yaml") as temporary:
+        temporary.write_text(dump(config), encoding="utf-8")
+    return run
+
+
+def _refuse_other_config(run: Run, config: Config) -> None:
+    old, new = _flat(run.config.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    changed = [key for key in changed if key.rpartition(".")[2] not in MAY_DIFFER]
+    if changed:
+        shown = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} now)" for key in changed[:4])
+        raise RunError(f"{run.path}: was started with another config: {shown}; name a new folder or the same config")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,70 @@
+"""A network over a whole volume: slice by slice or block by block, overlapping windows blended by a Gaussian."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+import torch
+from monai.inferers import sliding_window_inference
+from torch import Tensor
+
+from medgan.data import BACKGROUND, Size, flat_axis
+from medgan.device import autocast
+from medgan.progress import track
+
+__all__ = ["predict"]
+
+CPU = torch.device("cpu")
+Net = Callable[[Tensor], Tensor]
+
+
+@torch.inference_mode()
+def predict(
+    net: Net,
+    x: Tensor,
+    *,
+    patch: Size,
+    overlap: float = 0.5,
+    batch: int = 8,
+    device: torch.device = CPU,
+    precision: str = "32",
+    label: str = "",
+) -> Tensor:
+    """Translate a volume through windows of the size that the network was trained on.
+
+    Args:
+        net: (N, C, *window) → (N, C', *window) on `device`; `window` is `patch` without its axis of size 1, if any.
+        x: (C, X, Y, Z) in [-1, 1].
+        patch: window in voxels; an axis of size 1 is the one across slices, which are then translated one by one.
+        overlap: share of a window that its neighbour covers again; the results are blended with Gaussian weights.
+        batch: windows that go through the network together.
+        device: where the network is; the volume and the result stay on the device of `x`.
+        precision: `32`, or `bf16` to run the network (alone) in bfloat16 where that is safe.
+        label: shown beside the progress; nothing is shown without one.
+
+    Returns:
+        (C', X, Y, Z) on the device of `x`.
+    """
+    flat = flat_axis(patch)
+    ticks = iter(track(count(), label)) if label else count()
+
+    def ticking(window: Tensor) -> Tensor:
+        next(ticks)
+        with autocast(device, precision):
+            return net(window).to(torch.float32)
+
+    slices = x[None] if flat is None else x.movedim(flat + 1, 0)
+    y = sliding_window_inference(
+        slices,
+        roi_size=[size for axis, size in enumerate(patch) if axis != flat],
+        sw_batch_size=batch,
+        predictor=ticking,
+        overlap=overlap,
+        mode="gaussian",
+        padding_mode="constant",
+        cval=BACKGROUND,
+        sw_device=device,
+        device=x.device,
+    )
+    return torch.as_tensor(y[0] if flat is None else y.movedim(0, flat + 1))

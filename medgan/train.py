@@ -1,0 +1,333 @@
+"""The loop, top to bottom: a config and a table of cases in, a run out."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+import medgan
+from medgan.cases import Case, read_cases
+from medgan.config import Config, load
+from medgan.data import Pair, Patches, batches, read_pairs
+from medgan.device import pick_device
+from medgan.errors import CasesError, ConfigError, TrainingError
+from medgan.formats.png import synthetic_text, write_png
+from medgan.models import build
+from medgan.models.base import Batch, Game, Player, Translator
+from medgan.progress import say, track
+from medgan.run import Run, start_run
+from medgan.validate import Scores, restate, score, show, translate_pair
+from medgan.volume import Synthesis
+
+__all__ = ["StoppedError", "fabric_for", "load_config", "paired_cases", "play", "set_up", "train"]
+
+EXPLODED = 1e6
+RESTATE_BATCHES = 16
+
+
+class StoppedError(TrainingError):
+    """A training that was asked to stop and has saved its state."""
+
+
+@dataclass
+class Learner:
+    """All that changes while training."""
+
+    game: Translator
+    shadow: Translator  # the running average of the game's generators: what is validated and kept
+    optimizers: dict[Player, torch.optim.Optimizer]
+    step: int = 0
+    best: dict[str, float | None] = field(default_factory=dict)
+
+
+def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Path, device: str = "auto") -> Run:
+    """Train a translator, or go on where the same training was stopped.
+
+    Args:
+        config: the settings, or a YAML file of them.
+        overrides: `dotted.key=value`, applied to the file.
+        out: the run folder; if it holds the same training, that goes on from its last checkpoint.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: for settings that do not fit one another.
+        CasesError: for a table that cannot be used.
+        RunError: if `out` holds another training.
+        TrainingError: if the losses are no numbers any more or exploded; the last checkpoint is intact.
+        StoppedError: after a signal to stop, with the state saved.
+    """
+    config = load_config(config, overrides)
+    training, validation = paired_cases(config, "train"), paired_cases(config, "val")
+    fabric = fabric_for(config, device)
+    game = _game(config)
+    run = start_run(Path(out), config)
+    learner = _learner(game, run, fabric)
+    if learner.step >= config.train.steps:
+        say(f"{run.path}: its {config.train.steps} steps are done")
+        return run
+    pairs = read_pairs(training, config.prep, "Reading training cases")
+    held_out = read_pairs(validation, config.prep, "Reading validation cases")
+    run.write_card(_card(config, learner, training, validation))
+    _loop(run, learner, fabric, pairs, held_out)
+    run.write_card(_card(config, learner, training, validation) | {"best": learner.best})
+    return run
+
+
+def _loop(run: Run, learner: Learner, fabric: Fabric, pairs: list[Pair], held_out: list[Pair]) -> None:
+    settings, layout = run.config.train, _memory_format(run.config)
+    patches = Patches(pairs, run.config.patch, run.config.augment, settings.seed)
+    stream = batches(patches, batch=settings.batch, start=learner.step, stop=settings.steps, workers=settings.workers)
+    run.forget_after(learner.step)
+    board = SummaryWriter(str(run.path / "tb"), purge_step=learner.step + 1)
+    window, began = _Window(), time.monotonic()
+    with _stop_signals() as stop:
+        for batch in track(stream, "Training", settings.steps - learner.step):
+            window.add(_step(learner, batch.to(fabric.device, memory_format=layout), fabric, settings))
+            last = learner.step == settings.steps or bool(stop)
+            if last or learner.step % settings.log_every == 0:
+                _log(run, board, learner.step, window.mean(learner.step, run), time.monotonic() - began)
+            if learner.step % settings.validate_every == 0 or learner.step == settings.steps:
+                _validate(run, learner, held_out, patches, board)
+            if last or learner.step % settings.checkpoint_every == 0:
+                window.check(learner.step, run)
+                _save(run, learner)
+            if stop:
+                raise StoppedError(f"stopped at step {learner.step} of {settings.steps}; the same command goes on")
+    board.close()
+
+
+def _step(learner: Learner, batch: Batch, fabric: Fabric, settings: Any) -> dict[str, Tensor]:
+    # All randomness of a step hangs on its number, so that a resumed run draws what an uninterrupted one draws.
+    torch.manual_seed((settings.seed << 32) + learner.step)
+    for optimizer in learner.optimizers.values():
+        optimizer.param_groups[0]["lr"] = settings.lr * _decay(learner.step, settings.steps, settings.decay_from)
+    losses = play(learner.game, batch, learner.optimizers, fabric)
+    learner.step += 1
+    _follow(learner.shadow, learner.game, settings.ema, learner.step)
+    return losses
+
+
+def play(
+    game: Game, batch: Batch, optimizers: Mapping[Player, torch.optim.Optimizer], fabric: Fabric
+) -> dict[str, Tensor]:
+    """One training step of any game: the fakes once, then each player's move. Returns the named losses."""
+    fakes, seen = game.generate(batch), {}
+    for player in game.order:
+        for other in game.order:
+            game.nets(other).requires_grad_(other == player)
+        losses = game.losses(player, batch, fakes)
+        optimizers[player].zero_grad()
+        fabric.backward(torch.stack(list(losses.values())).sum())
+        optimizers[player].step()
+        seen.update({name: loss.detach() for name, loss in losses.items()})
+    game.requires_grad_(True)
+    return seen
+
+
+def _decay(step: int, steps: int, decay_from: float) -> float:
+    """1 for the first share of the steps, then a line down to 0."""
+    start = decay_from * steps
+    return 1.0 if step < start else (steps - step) / (steps - start)
+
+
+@torch.no_grad()
+def _follow(shadow: Game, game: Game, decay: float, step: int) -> None:
+    """Move the average towards the game. It warms up, or the random start would stay in it for long."""
+    decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
+    old: list[Tensor] = list(shadow.generators.parameters())
+    new: list[Tensor] = list(game.generators.parameters())
+    torch._foreach_lerp_(old, new, 1 - decay)
+
+
+def _validate(run: Run, learner: Learner, held_out: list[Pair], patches: Patches, board: SummaryWriter) -> None:
+    """Translate the validation volumes by the average, log the errors in the unit of b, keep the best."""
+    config, device = run.config, next(learner.shadow.parameters()).device
+    sample = batches(patches, batch=max(config.train.batch, 4), start=0, stop=RESTATE_BATCHES)
+    moved = (batch.to(device, memory_format=_memory_format(config)) for batch in sample)
+    restate(learner.shadow, moved, config.train.precision)
+    fakes = [translate_pair(learner.shadow, pair, config, device) for pair in held_out]
+    scores = score(fakes, held_out, config.prep.b.output_range)
+    run.log({"step": learner.step, "val": scores})
+    for name, value in scores.items():
+        if value is not None:
+            board.add_scalar(f"val/{name}", value, learner.step)
+    picture = show(fakes, held_out, config.prep.b.output_range)
+    board.add_image("val", picture, learner.step, dataformats="HWC")
+    mark = Synthesis(config.model.name, version=medgan.__version__, description=f"validation at step {learner.step}")
+    write_png(picture, run.images / f"step_{learner.step:07d}.png", text=synthetic_text(mark))
+    _keep_best(run, learner, scores)
+
+
+def _keep_best(run: Run, learner: Learner, scores: Scores) -> None:
+    """Save the averaged generator if its error is the lowest yet. An error that is no number never is."""
+    mae, least = scores["mae"], learner.best.get("mae")
+    is_best = mae is not None and (least is None or mae < least)
+    if is_best:
+        learner.best = {"step": learner.step, **scores}
+        run.save_weights(learner.shadow.generators.state_dict(), learner.best)
+    if not learner.best:
+        raise TrainingError(f"{run.path}: the translations at step {learner.step} are no numbers; lower train.lr")
+    said = ", ".join(f"{name.upper()} {value:.4g}" for name, value in scores.items() if value is not None)
+    best = "" if is_best else f" (best: step {learner.best['step']})"
+    unit = run.config.prep.b.output_unit
+    say(f"step {learner.step} of {run.config.train.steps}: {said}{best}; MAE in {unit}, PSNR in dB")
+
+
+def _game(config: Config) -> Translator:
+    """The game of the config with the weights that the seed gives; a patch that its nets cannot take is refused."""
+    torch.manual_seed(config.train.seed)
+    game = build(config.model, in_channels=1, out_channels=1, spatial_dims=config.spatial_dims)
+    game.require_size([size for size in config.patch if size > 1])
+    return cast(Translator, game)
+
+
+def _learner(game: Translator, run: Run, fabric: Fabric) -> Learner:
+    """The game, its average and its optimizers: new, or as the last checkpoint left them."""
+    shadow = copy.deepcopy(game).eval().requires_grad_(False)
+    shadow.discriminators = nn.ModuleDict()
+    state = run.load_state()
+    if state:
+        game.load_state_dict(state["game"])
+        shadow.load_state_dict(state["shadow"])
+        say(f"{run.path}: going on from step {state['step']}")
+    for each in (game, shadow):
+        each.to(fabric.device).to(memory_format=_memory_format(run.config))  # type: ignore[call-overload]
+    optimizers = set_up(game, fabric, run.config, state)
+    return Learner(game, shadow, optimizers, **({"step": state["step"], "best": state["best"]} if state else {}))
+
+
+def set_up(
+    game: Game, fabric: Fabric, config: Config, state: dict[str, Any] | None
+) -> dict[Player, torch.optim.Optimizer]:
+    """An Adam for each player, its nets wrapped in place for the device and precision of the fabric."""
+    optimizers: dict[Player, torch.optim.Optimizer] = {}
+    for player in game.order:
+        nets = game.nets(player)
+        adam = torch.optim.Adam(nets.parameters(), lr=config.train.lr, betas=config.train.betas, fused=True)
+        if state:
+            adam.load_state_dict(state["optimizers"][player])
+        for name, net in list(nets.items()):
+            nets[name] = fabric.setup_module(net)
+        optimizers[player] = cast(torch.optim.Optimizer, fabric.setup_optimizers(adam))
+    return optimizers
+
+
+def _save(run: Run, learner: Learner) -> None:
+    optimizers = {player: optimizer.state_dict() for player, optimizer in learner.optimizers.items()}
+    run.save_state(
+        {
+            "step": learner.step,
+            "best": learner.best,
+            "game": learner.game.state_dict(),
+            "shadow": learner.shadow.state_dict(),
+            "optimizers": optimizers,
+        }
+    )
+
+
+class _Window:
+    """Sums of losses since the last log line, on the device: reading a number there would wait for it."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        self.sums = {name: self.sums.get(name, 0) + loss for name, loss in losses.items()}
+        self.count += 1
+
+    def mean(self, step: int, run: Run) -> dict[str, float]:
+        self.check(step, run)
+        means = {name: float(total) / max(self.count, 1) for name, total in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+    def check(self, step: int, run: Run) -> None:
+        """Refuse losses that are no numbers or absurdly large, before anything of them is saved."""
+        bad = {name: float(x) for name, x in self.sums.items() if not abs(float(x)) <= EXPLODED * max(self.count, 1)}
+        if bad:
+            shown = ", ".join(f"{name} {value:g}" for name, value in bad.items())
+            raise TrainingError(
+                f"{run.path}: the losses diverged by step {step} ({shown}); the last checkpoint is intact. "
+                "Try train.lr three times lower, train.precision=32, and look for broken cases"
+            )
+
+
+def _log(run: Run, board: SummaryWriter, step: int, losses: dict[str, float], elapsed_s: float) -> None:
+    run.log({"step": step, "loss": losses, "elapsed_s": round(elapsed_s, 2)})
+    for name, value in losses.items():
+        board.add_scalar(f"loss/{name}", value, step)
+
+
+def paired_cases(config: Config, split: str) -> list[Case]:
+    """The cases of a split, each with both images.
+
+    Raises:
+        CasesError: if there are none.
+    """
+    cases = read_cases(config.cases, split=split, required=("a", "b"))
+    if not cases:
+        raise CasesError(f"{config.cases}: has no case in the split {split}; add some or index with another --split")
+    return cases
+
+
+def load_config(config: Config | Path | str, overrides: Sequence[str]) -> Config:
+    """A config as it is, or read from its file."""
+    if not isinstance(config, Config):
+        return load(Path(config), overrides)
+    if overrides:
+        raise ConfigError("overrides go with a config file; make the Config itself with other values")
+    return config
+
+
+def fabric_for(config: Config, device: str) -> Fabric:
+    """Lightning Fabric on one device in the precision of the config."""
+    precision = {"32": "32-true", "bf16": "bf16-mixed"}[config.train.precision]
+    return Fabric(accelerator=pick_device(device).type, devices=1, precision=cast(Any, precision))
+
+
+def _memory_format(config: Config) -> torch.memory_format:
+    if not config.train.channels_last:
+        return torch.contiguous_format
+    return torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
+
+
+def _card(config: Config, learner: Learner, training: list[Case], validation: list[Case]) -> dict[str, Any]:
+    """What is said of the training data: how much, and which table by its hash; never who."""
+    return {
+        "cases_sha256": hashlib.sha256(config.cases.read_bytes()).hexdigest(),
+        "num_train_patients": len({case.patient for case in training}),
+        "num_val_patients": len({case.patient for case in validation}),
+        "num_parameters": sum(p.numel() for p in learner.shadow.generators.parameters()),
+    }
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM fill the list instead of stopping in the middle of a step; a second one stops at once."""
+    seen: list[int] = []
+
+    def note(number: int, _frame: Any) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+        say("stopping after this step; once more to stop at once")
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

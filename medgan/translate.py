@@ -1,0 +1,206 @@
+"""A trained run over new patients: one volume, or every case of a table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from medgan.atomic import replacing
+from medgan.cases import Case, read_cases
+from medgan.config import Config
+from medgan.device import pick_device
+from medgan.errors import InputError, OutputError
+from medgan.formats import read, write
+from medgan.models.base import Translator
+from medgan.prep import check, clipped_share, from_network, to_network
+from medgan.progress import say, track
+from medgan.run import Run, open_run
+from medgan.sliding import predict
+from medgan.volume import Volume
+
+__all__ = ["Translated", "output_path", "translate", "translate_volume"]
+
+LEDGER = "translation.json"
+
+
+@dataclass(frozen=True)
+class Translated:
+    """What became of one volume.
+
+    Args:
+        case: its name.
+        path: the synthetic image.
+        unit: of its values.
+        low, high: the range that the run can express, in `unit`.
+        clipped_share: share (0..1) of the source's foreground voxels beyond the window that the network sees.
+        saturated_share: share (0..1) of the output voxels at the upper end of the run's range.
+    """
+
+    case: str
+    path: Path
+    unit: str
+    low: float
+    high: float
+    clipped_share: float
+    saturated_share: float
+
+
+def translate(
+    run: Path | Run,
+    source: Path | str,
+    out: Path | str,
+    *,
+    series: str | None = None,
+    split: str | None = None,
+    device: str = "auto",
+    batch: int = 8,
+    overlap: float | None = None,
+    trust: bool = False,
+) -> list[Translated]:
+    """Translate one volume (a DICOM series or a NIfTI file) or every case of a table.
+
+    Args:
+        run: a run folder.
+        source: a file, a folder of one DICOM series, or a cases table (.csv), whose role `a` is translated.
+        out: for one volume a `.nii` or `.nii.gz` file, or a new folder for a DICOM series on the slices of the source;
+            for a table a folder, which gets one file or series of the source's kind a case.
+        series: which one, where the folder holds several.
+        split: which cases of a table; all if not given.
+        device: `auto`, `cpu` or `cuda`.
+        batch: windows that go through the network together.
+        overlap: share of a window that its neighbour covers again; the run's own if not given.
+        trust: take the input for what the run expects although its modality or unit says otherwise.
+
+    Raises:
+        RunError: if the run cannot be used.
+        InputError: if the input cannot be read, or is of another modality or unit than the run was trained on.
+        OutputError: if `out` cannot be written.
+    """
+    run = run if isinstance(run, Run) else open_run(Path(run))
+    source, out, place = Path(source), Path(out), pick_device(device)
+    overlap = run.config.overlap if overlap is None else overlap
+    how = _How(run, run.translator().to(place), place, batch, overlap, trust)
+    if source.suffix.lower() == ".csv":
+        return _translate_table(how, source, out, split)
+    return [_translate_one(how, _Job(source.name.split(".")[0], source, out, series))]
+
+
+def translate_volume(
+    run: Run,
+    volume: Volume,
+    *,
+    game: Translator | None = None,
+    device: torch.device | str = "cpu",
+    batch: int = 8,
+    overlap: float = 0.5,
+    label: str = "",
+) -> Volume:
+    """Translate a volume in memory: same grid and header, the unit of the run's output, marked as synthetic.
+
+    Args:
+        run: whose weights, contract and mark are used.
+        volume: the source.
+        game: the run's translator, if it is loaded already.
+        device: where the network runs.
+        batch: windows that go through the network together.
+        overlap: share of a window that its neighbour covers again.
+        label: shown beside the progress; nothing is shown without one.
+    """
+    config, device = run.config, torch.device(device)
+    game = game or run.translator().to(device)
+    x = to_network(volume, config.prep.a, config.prep.spacing_mm)
+    y = predict(
+        game.translate,
+        x,
+        patch=config.patch,
+        overlap=overlap,
+        batch=batch,
+        device=device,
+        precision=config.train.precision,
+        label=label,
+    )
+    return from_network(y, volume, config.prep.b, config.prep.spacing_mm).marked(run.synthesis)
+
+
+@dataclass(frozen=True)
+class _How:
+    run: Run
+    game: Translator
+    device: torch.device
+    batch: int
+    overlap: float
+    trust: bool
+
+
+@dataclass(frozen=True)
+class _Job:
+    case: str
+    source: Path
+    out: Path
+    series: str | None = None
+
+
+def _translate_one(how: _How, job: _Job) -> Translated:
+    volume = read(job.source, series=job.series)
+    if not how.trust:
+        _check(volume, how.run.config, job.source)
+    if not _is_nifti(job.out) and volume.header is None:
+        raise InputError(f"{job.out}: the source is no DICOM series, so the output is a file: name it .nii.gz")
+    synthetic = translate_volume(
+        how.run,
+        volume,
+        game=how.game,
+        device=how.device,
+        batch=how.batch,
+        overlap=how.overlap,
+        label=f"Translating {job.case}",
+    )
+    write(synthetic, job.out)
+    return _told(how.run, job, volume, synthetic)
+
+
+def _check(volume: Volume, config: Config, source: Path) -> None:
+    try:
+        check(volume, config.prep.a, str(source))
+    except InputError as error:
+        raise InputError(f"{error}; if you know better, say so with --trust") from None
+
+
+def _told(run: Run, job: _Job, volume: Volume, synthetic: Volume) -> Translated:
+    low, high = run.config.prep.b.output_range
+    saturated = float((synthetic.array > high - 0.002 * (high - low)).mean())
+    clipped = clipped_share(volume, run.config.prep.a)
+    return Translated(job.case, job.out, synthetic.unit, low, high, clipped, saturated)
+
+
+def _translate_table(how: _How, table: Path, out: Path, split: str | None) -> list[Translated]:
+    """All cases; those that are there already from the same weights are not done again."""
+    cases = read_cases(table, split=split)
+    _claim(out, how.run)
+    jobs = [_Job(case.name, case.images["a"], output_path(case, out)) for case in cases]
+    todo = [job for job in jobs if not job.out.exists()]
+    if len(todo) < len(jobs):
+        say(f"{out}: {len(jobs) - len(todo)} of {len(jobs)} cases are there already")
+    return [_translate_one(how, job) for job in track(todo, "Translating cases")]
+
+
+def _claim(out: Path, run: Run) -> None:
+    """A folder belongs to one set of weights: results of two are never mixed."""
+    ledger = out / LEDGER
+    if not ledger.exists():
+        with replacing(ledger) as temporary:
+            temporary.write_text(json.dumps({"weights_sha256": run.weights_sha256, "synthetic": True}) + "\n")
+    elif json.loads(ledger.read_text()).get("weights_sha256") != run.weights_sha256:
+        raise OutputError(f"{out}: holds translations by other weights; name another folder")
+
+
+def output_path(case: Case, out: Path) -> Path:
+    """Where the translation of a case of a table lies: a DICOM folder or a NIfTI file, as its source is."""
+    return out / (case.name if case.images["a"].is_dir() else f"{case.name}.nii.gz")
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz"))

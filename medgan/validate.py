@@ -1,0 +1,83 @@
+"""How good the generator is now: whole volumes of held-out patients, in the unit of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from medgan.config import Config
+from medgan.data import Pair
+from medgan.device import autocast
+from medgan.metrics import mae, psnr, ssim_2023
+from medgan.models.base import Batch, Translator
+from medgan.pictures import diverging, montage, plane, slice_picture
+from medgan.prep import from_network
+from medgan.sliding import predict
+from medgan.volume import Volume
+
+__all__ = ["Scores", "restate", "score", "show", "translate_pair"]
+
+Scores = dict[str, float | None]
+PICTURED_CASES = 3
+ERROR_SHARE = 1 / 8  # of the output range: full colour in the pictures of errors
+
+
+def translate_pair(game: Translator, pair: Pair, config: Config, device: torch.device) -> Volume:
+    """The translation of one case's source, on its grid, in the unit of the run's output."""
+    precision = config.train.precision
+    y = predict(game.translate, pair.a, patch=config.patch, overlap=config.overlap, device=device, precision=precision)
+    return from_network(y, pair.source, config.prep.b, config.prep.spacing_mm)
+
+
+def score(fakes: Sequence[Volume], pairs: Sequence[Pair], value_range: tuple[float, float]) -> Scores:
+    """Means over the cases, inside their masks: `mae` (unit of the output), `psnr` (dB), `ssim`.
+
+    None where a number does not exist: SSIM in volumes thinner than its window, PSNR of equal images.
+    """
+    triples = [(fake.array, pair.target.array, pair.mask) for fake, pair in zip(fakes, pairs, strict=True)]
+    means = {
+        "mae": np.mean([mae(*triple) for triple in triples]),
+        "psnr": np.mean([psnr(*triple, value_range) for triple in triples]),
+        "ssim": np.mean([ssim_2023(*triple, value_range) for triple in triples]),
+    }
+    return {name: float(mean) if np.isfinite(mean) else None for name, mean in means.items()}
+
+
+def show(fakes: Sequence[Volume], pairs: Sequence[Pair], value_range: tuple[float, float]) -> npt.NDArray[Any]:
+    """(H, W, 3) uint8: source | synthetic | target | signed error of the middle slices of the first cases."""
+    return montage(
+        [_row(fake, pair, value_range) for fake, pair in list(zip(fakes, pairs, strict=True))[:PICTURED_CASES]]
+    )
+
+
+def _row(fake: Volume, pair: Pair, value_range: tuple[float, float]) -> list[npt.NDArray[Any]]:
+    low, high = (float(value) for value in np.percentile(pair.source.array, (0.5, 99.5)))
+    source = slice_picture(pair.source, "axial", window=(low, max(high, low + 1e-6)))
+    images = [slice_picture(volume, "axial", window=value_range) for volume in (fake, pair.target)]
+    error = plane(fake.with_array(fake.array - pair.target.array), "axial")
+    return [source, *images, diverging(error, (value_range[1] - value_range[0]) * ERROR_SHARE)]
+
+
+@torch.no_grad()
+def restate(game: Translator, sample: Iterable[Batch], precision: str = "32") -> None:
+    """Estimate BatchNorm statistics anew for averaged weights: those of the trained weights do not fit them."""
+    norms = [module for module in game.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over all batches
+        norm.train()
+    for batch in sample:
+        a, _ = batch.pair()
+        with autocast(a.device, precision):
+            game.translate(a)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()

@@ -1,0 +1,207 @@
+"""The table of cases: what is written comes back, what leaks or is broken is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from medgan.cases import SPLITS, Case, read_cases, split_by_patient, write_cases
+from medgan.errors import CasesError
+
+ROWS = ["one,p1,train,one/a.nii,one/b.nii", "two,p2,val,two/a.nii,two/b.nii", "three,p3,test,three/a.nii,three/b.nii"]
+
+
+def table(folder: Path, *rows: str, header: str = "case,patient,split,a,b") -> Path:
+    """A table whose images exist, wherever its rows name any."""
+    for cell in (cell.strip() for row in rows for cell in row.split(",")):
+        if cell.endswith(".nii"):
+            (folder / cell).parent.mkdir(parents=True, exist_ok=True)
+            (folder / cell).touch()
+    path = folder / "cases.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(CasesError) as caught:
+        read_cases(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_table_is_read_relative_to_its_folder(tmp_path: Path) -> None:
+    first, *_ = cases = read_cases(table(tmp_path, *ROWS))
+    assert first == Case("one", "p1", "train", {"a": tmp_path / "one/a.nii", "b": tmp_path / "one/b.nii"})
+    assert [case.split for case in cases] == ["train", "val", "test"]
+    assert [case.name for case in read_cases(tmp_path / "cases.csv", split="val")] == ["two"]
+
+
+def test_spaces_blank_lines_and_a_byte_order_mark_are_forgiven(tmp_path: Path) -> None:
+    path = table(tmp_path, " one , p1 , train , a.nii , b.nii ", "", ",,,,")
+    path.write_text("\ufeff" + path.read_text())
+    assert read_cases(path)[0].images["a"] == tmp_path / "a.nii"
+
+
+def test_a_split_without_cases_is_an_empty_list(tmp_path: Path) -> None:
+    assert read_cases(table(tmp_path, ROWS[0]), split="test") == []
+    with pytest.raises(CasesError, match="unknown split 'valid'"):
+        read_cases(tmp_path / "cases.csv", split="valid")
+
+
+def test_roles_may_be_missing_where_they_are_not_required(tmp_path: Path) -> None:
+    path = table(tmp_path, "one,p1,train,a.nii,", "two,p2,train,,b.nii")
+    assert [list(case.images) for case in read_cases(path, required=())] == [["a"], ["b"]]
+    with pytest.raises(CasesError, match="one has no b"):
+        read_cases(path, required=("b",))
+    assert "empty cells: one has no b; two has no a" in refusal(path)
+
+
+def test_a_case_without_any_image_is_refused(tmp_path: Path) -> None:
+    path = table(tmp_path, "one,p1,train,a.nii,", "two,p2,train,,")
+    with pytest.raises(CasesError, match="two has no image"):
+        read_cases(path, required=())
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "said"),
+    [
+        ([], "case,patient,split,a,b", "has no cases, only a header"),
+        ([], "", "lacks columns: case, patient, split (seen, split at commas: nothing)"),
+        (["one,a.nii"], "case,a", "lacks columns: patient, split (seen, split at commas: case, a)"),
+        (["one;p1;train;a.nii"], "case;patient;split;a", "seen, split at commas: case;patient;split;a"),
+        (["one,p1,train"], "case,patient,split", "lacks columns: a role such as a"),
+        (["one,p1,train,a.nii"], "case,patient,split,Image 1", "roles, each once, in lower case"),
+        (["one,p1,train,a.nii,a.nii"], "case,patient,split,a,a", "roles, each once, in lower case"),
+        (["one,p1,train,a.nii"], "case,patient,split,a,b", "rows have more or fewer: 2"),
+        ([ROWS[0], ROWS[0]], "case,patient,split,a,b", "cases named twice: one"),
+        (
+            ["one,p1,training,a.nii,b.nii"],
+            "case,patient,split,a,b",
+            "unknown split 'training' (accepted: train, val, test)",
+        ),
+        (["one,,train,a.nii,b.nii"], "case,patient,split,a,b", "cases without a patient: one"),
+        (["../one,p1,train,a.nii,b.nii"], "case,patient,split,a,b", "these cannot: '../one'"),
+        ([",p1,train,a.nii,b.nii"], "case,patient,split,a,b", "these cannot: ''"),
+    ],
+)
+def test_a_broken_table_is_refused(tmp_path: Path, rows: list[str], header: str, said: str) -> None:
+    assert said in refusal(table(tmp_path, *rows, header=header))
+
+
+def test_one_patient_in_two_splits_is_refused(tmp_path: Path) -> None:
+    path = table(tmp_path, *ROWS, "four,p1,test,four/a.nii,four/b.nii", "five,p1,train,five/a.nii,five/b.nii")
+    assert "one patient is in two splits: one in train, four in test, five in train" in refusal(path)
+
+
+def test_missing_files_are_listed(tmp_path: Path) -> None:
+    path = table(tmp_path, *ROWS)
+    (tmp_path / "one/b.nii").unlink()
+    (tmp_path / "three/a.nii").unlink()
+    said = refusal(path)
+    assert "names 2 files that are not there" in said
+    assert "one/b.nii" in said
+    assert "three/a.nii" in said
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00\x01", b'case,patient,split,a\n"one,p1,train,a.nii\x00'])
+def test_a_table_that_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cases.csv").write_bytes(content)
+    refusal(tmp_path / "cases.csv")
+
+
+def test_a_missing_table_is_refused(tmp_path: Path) -> None:
+    assert "No such file" in refusal(tmp_path / "nowhere.csv")
+    assert "Is a directory" in refusal(tmp_path)
+
+
+def test_what_is_written_comes_back(tmp_path: Path) -> None:
+    path = table(
+        tmp_path / "in",
+        "one,p1,train,a.nii,b.nii,m.nii",
+        'two,"Smith, J.",val,c.nii,d.nii,n.nii',
+        header="case,patient,split,b,a,mask",
+    )
+    cases = read_cases(path)
+    for place in (tmp_path / "in/again.csv", tmp_path / "elsewhere/again.csv"):
+        assert read_cases(write_cases(cases, place)) == cases
+    assert (tmp_path / "in/again.csv").read_text().splitlines()[:2] == [
+        "case,patient,split,a,b,mask",
+        "one,p1,train,b.nii,a.nii,m.nii",
+    ]
+    assert str(tmp_path / "in/a.nii") in (tmp_path / "elsewhere/again.csv").read_text()
+
+
+def test_what_would_be_refused_is_not_written(tmp_path: Path) -> None:
+    leak = [Case("one", "p1", "train", {"a": tmp_path / "x"}), Case("two", "p1", "val", {"a": tmp_path / "x"})]
+    for cases in (
+        leak,
+        [leak[0], leak[0]],
+        [Case("one", "p1", "train", {"A b": tmp_path})],
+        [Case("one", "p1", "train", {})],
+        [],
+    ):
+        with pytest.raises(CasesError):
+            write_cases(cases, tmp_path / "cases.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- splitting --------------------------------------------------------------------------------------------------------
+
+names = st.sets(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6), min_size=1, max_size=60)
+shares = st.tuples(*[st.integers(0, 10)] * 3).filter(any).map(lambda parts: tuple(part / sum(parts) for part in parts))
+
+
+@given(names, shares, st.integers(0, 5), st.randoms())
+def test_a_split_is_a_function_of_the_set_and_the_seed(
+    patients: set[str], fractions: tuple[float, ...], seed: int, shuffle
+) -> None:  # type: ignore[no-untyped-def]
+    split = split_by_patient(sorted(patients), fractions=fractions, seed=seed)
+    order = sorted(patients) * 2
+    shuffle.shuffle(order)
+    assert split_by_patient(order, fractions=fractions, seed=seed) == split
+    assert set(split) == patients
+
+
+@given(names, shares, st.integers(0, 5))
+def test_the_shares_are_met(patients: set[str], fractions: tuple[float, ...], seed: int) -> None:
+    counts = Counter(split_by_patient(patients, fractions=fractions, seed=seed).values())
+    for name, fraction in zip(SPLITS, fractions, strict=True):
+        if fraction == 0:
+            assert counts[name] == 0
+        elif len(patients) >= 3:
+            assert counts[name] >= 1
+        if len(patients) * min(share for share in fractions if share > 0) >= 1:
+            assert abs(counts[name] - fraction * len(patients)) < 1 + 1e-6
+
+
+def test_another_seed_is_another_split() -> None:
+    patients = [f"p{n}" for n in range(40)]
+    assert len({tuple(sorted(split_by_patient(patients, seed=seed).items())) for seed in range(10)}) == 10
+
+
+def test_a_new_patient_leaves_most_others_where_they_were() -> None:
+    before = split_by_patient([f"p{n}" for n in range(40)])
+    after = split_by_patient([f"p{n}" for n in range(41)])
+    assert sum(before[name] != after[name] for name in before) <= 4
+
+
+def test_every_patient_comes_into_every_split_equally_often() -> None:
+    patients = [f"p{n}" for n in range(10)]
+    in_test = Counter(
+        name
+        for seed in range(600)
+        for name, split in split_by_patient(patients, fractions=(0.6, 0.2, 0.2), seed=seed).items()
+        if split == "test"
+    )
+    # 600 draws with p = 0.2: 120 ± 4.5 standard deviations of 9.8.
+    assert all(76 < in_test[name] < 164 for name in patients)
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.5, 0.5, 0.5), (1.2, -0.1, -0.1), (float("nan"), 0.5, 0.5), ()])
+def test_shares_that_are_none_are_refused(fractions: tuple[float, ...]) -> None:
+    with pytest.raises(CasesError, match="add up to 1"):
+        split_by_patient(["p"], fractions=fractions)

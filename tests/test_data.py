@@ -1,0 +1,116 @@
+"""Patches: the same whenever and wherever they are drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medgan import Grid, Volume, write
+from medgan.cases import Case, read_cases
+from medgan.data import Augment, Pair, Patches, batches, flat_axis, read_pair, read_pairs
+from medgan.errors import ConfigError, GeometryError
+from medgan.prep import Intensity, Prep
+
+PREP = Prep(
+    a=Intensity(modality="MR", percentiles=(0.5, 99.5)), b=Intensity(modality="CT", unit="HU", range=(-1000, 1000))
+)
+PLAIN = Augment(flip_axes=(), rotate_deg=0, scale=0, gamma=0, noise=0)
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_cohort: Path) -> list[Pair]:
+    return read_pairs(read_cases(tiny_cohort / "cases.csv", split="train"), PREP, "reading")
+
+
+@pytest.mark.parametrize("patch", [(16, 16, 1), (16, 1, 4), (8, 8, 4)])
+def test_an_item_depends_on_seed_and_number_alone(pairs: list[Pair], patch: tuple[int, int, int]) -> None:
+    first, second = (Patches(pairs, patch, Augment(), seed=3) for _ in range(2))
+    wanted = first[17]
+    for other in (2, 40, 5):
+        second[other]
+    again = second[17]
+    assert all(torch.equal(wanted[key], again[key]) for key in ("a", "b"))
+    assert not torch.equal(Patches(pairs, patch, Augment(), seed=4)[17]["a"], wanted["a"])
+    assert type(wanted["a"]) is torch.Tensor
+    assert wanted["a"].shape == (1, *(side for side in patch if side > 1))
+    assert wanted["a"].min() >= -1
+    assert wanted["a"].max() <= 1
+
+
+def test_workers_and_the_starting_step_change_nothing(pairs: list[Pair]) -> None:
+    patches = Patches(pairs, (16, 16, 1), Augment(), seed=1)
+    whole = [batch.a for batch in batches(patches, batch=2, start=0, stop=6)]
+    late = [batch.a for batch in batches(patches, batch=2, start=4, stop=6)]
+    parallel = [batch.a for batch in batches(patches, batch=2, start=0, stop=6, workers=2)]
+    torch.testing.assert_close(late, whole[4:], rtol=0, atol=0)
+    torch.testing.assert_close(parallel, whole, rtol=0, atol=0)
+
+
+def test_geometry_moves_source_and_target_alike(pairs: list[Pair]) -> None:
+    """With the same image in both roles, whatever is done to one is done to the other."""
+    twins = [Pair(p.name, p.a, p.a, p.body, p.source, p.target, p.mask) for p in pairs]
+    patches = Patches(twins, (16, 16, 1), Augment(rotate_deg=25, scale=0.2, gamma=0, noise=0), seed=0)
+    items = [patches[k] for k in range(8)]
+    assert all(torch.equal(item["a"], item["b"]) for item in items)
+
+
+def test_intensity_changes_leave_the_target_alone(pairs: list[Pair]) -> None:
+    plain = Patches(pairs, (16, 16, 1), PLAIN, seed=0)
+    noisy = Patches(pairs, (16, 16, 1), Augment(flip_axes=(), rotate_deg=0, scale=0, gamma=0.3, noise=0.1), seed=0)
+    assert all(torch.equal(plain[k]["b"], noisy[k]["b"]) for k in range(6))
+    assert any(not torch.equal(plain[k]["a"], noisy[k]["a"]) for k in range(6))
+
+
+def test_plain_patches_are_pieces_of_the_volume(pairs: list[Pair]) -> None:
+    patches = Patches(pairs, (4, 4, 2), PLAIN, seed=0)
+    for item in (patches[k] for k in range(10)):
+        windows = [pair.b[0].unfold(0, 4, 1).unfold(1, 4, 1).unfold(2, 2, 1) for pair in pairs]
+        hits = [bool((w == item["b"][0]).all(dim=(3, 4, 5)).any()) for w in windows]
+        leaves_the_volume = bool((item["b"] == -1).any())
+        assert any(hits) or leaves_the_volume
+
+
+def test_patches_are_centred_in_the_body(pairs: list[Pair]) -> None:
+    patches = Patches(pairs, (1, 4, 4), PLAIN, seed=0)
+    centres = torch.stack([patches[k]["b"][0, 2, 2] for k in range(40)])
+    assert (centres > -1).all()
+
+
+def test_every_case_comes_once_before_any_comes_again(pairs: list[Pair]) -> None:
+    flags = [
+        Pair(p.name, torch.full_like(p.a, k / 10), p.b, p.body, p.source, p.target, p.mask) for k, p in enumerate(pairs)
+    ]
+    patches = Patches(flags, (2, 2, 1), PLAIN, seed=5)
+    seen = [round(float(patches[k]["a"].max()) * 10) for k in range(12)]
+    assert all(sorted(seen[k : k + 3]) == [0, 1, 2] for k in range(0, 12, 3))
+
+
+def test_two_flat_axes_are_refused() -> None:
+    assert flat_axis((8, 8, 8)) is None
+    with pytest.raises(ConfigError, match="patch"):
+        flat_axis((8, 1, 1))
+
+
+def test_a_pair_on_two_grids_is_refused(tmp_path: Path) -> None:
+    grid = Grid.regular((6, 6, 6), spacing_mm=(2, 2, 2))
+    moved = Grid.regular((6, 6, 6), spacing_mm=(2, 2, 2), origin_mm=(0, 0, 1))
+    mr = np.arange(216, dtype=np.int16).reshape(6, 6, 6)
+    write(Volume(mr, grid, "a.u.", "MR"), tmp_path / "a.nii.gz")
+    write(Volume(mr - 1000, moved, "HU", "CT"), tmp_path / "b.nii.gz")
+    case = Case("p1", "p1", "train", {"a": tmp_path / "a.nii.gz", "b": tmp_path / "b.nii.gz"})
+    with pytest.raises(GeometryError, match="p1, b"):
+        read_pair(case, PREP)
+
+
+def test_a_pair_in_two_axis_orders_is_one_grid(tmp_path: Path) -> None:
+    grid = Grid.regular((6, 5, 4), spacing_mm=(2, 2, 3))
+    values = np.arange(120, dtype=np.int16).reshape(6, 5, 4)
+    write(Volume(values, grid, "a.u.", "MR"), tmp_path / "a.nii.gz")
+    write(Volume(values, grid, "HU", "CT").reorient("PSL"), tmp_path / "b.nii.gz")
+    case = Case("p1", "p1", "train", {"a": tmp_path / "a.nii.gz", "b": tmp_path / "b.nii.gz"})
+    pair = read_pair(case, PREP)
+    np.testing.assert_array_equal(pair.target.array, values)
+    np.testing.assert_allclose(pair.b[0].numpy(), values / 1000, atol=1e-6)
