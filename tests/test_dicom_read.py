@@ -674,7 +674,7 @@ def _check_against_reference(volume, path: Path) -> None:
 
 def _check_every_slice_against_its_own_header(folder: Path, volume) -> None:
     """Each file's picture is in the volume at the world positions that its own header states, and unflipped."""
-    for path in (path for path in folder.rglob("*") if path.is_file() and is_dicom(path)):
+    for path in (path for one in find_series(folder) for path in one.files):
         one = pydicom.dcmread(path)
         origin, directions = np.array(one.ImagePositionPatient, float), np.array(one.ImageOrientationPatient, float)
         rows, columns = np.mgrid[0 : one.Rows, 0 : one.Columns].reshape(2, -1)

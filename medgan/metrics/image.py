@@ -31,7 +31,7 @@ MS_SSIM_SMALLEST_AXIS = 97  # halved four times, it still holds one 7-voxel wind
 _WINDOW, _RADIUS = 7, 3
 _WINDOW_VOXELS = _WINDOW**3
 _SAMPLE_COVARIANCE = _WINDOW_VOXELS / (_WINDOW_VOXELS - 1)
-_SLAB_VOXELS = 2**18  # a slab and its sums stay near the processor
+_SLAB_VOXELS = 2**18  # small enough for the cache, large enough that the windows at its ends cost little
 
 
 def mae(pred: Array, ref: Array, mask: Array | None = None) -> float:
@@ -178,7 +178,7 @@ HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType({"mae": False, "psnr": T
 
 def _checked(pred: Array, ref: Array, mask: Array | None) -> tuple[Array, Array, Array]:
     """The three arrays, the mask as booleans, their axes ordered so that the first is the slowest in memory."""
-    inside = np.ones(ref.shape, dtype=bool) if mask is None else np.asarray(mask) != 0
+    inside = np.ones(ref.shape, dtype=bool) if mask is None else np.asarray(mask).astype(bool, copy=False)
     if not pred.shape == ref.shape == inside.shape or ref.ndim != 3:
         raise GeometryError(
             f"prediction, reference and mask are 3-D and of one shape; seen {pred.shape}, {ref.shape}, {inside.shape}"

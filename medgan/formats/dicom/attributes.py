@@ -11,7 +11,7 @@ from typing import Any
 
 from pydicom.uid import UID, CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage
 
-__all__ = ["HEAD", "KINDS", "SERIES_WIDE", "SLICE_WISE", "TYPE_2", "Kind"]
+__all__ = ["EQUIPMENT", "HEAD", "KINDS", "KNOWN", "SERIES_WIDE", "SLICE_WISE", "TYPE_2", "Kind"]
 
 _PATIENT = (
     "PatientName",
@@ -77,6 +77,25 @@ SLICE_WISE = (
     "SliceThickness",
     "SpacingBetweenSlices",
     "SliceLocation",
+)
+EQUIPMENT = (
+    "Manufacturer",
+    "InstitutionName",
+    "StationName",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "SoftwareVersions",
+)
+_PROVENANCE = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "Modality",
+    "ImageType",
+    "BurnedInAnnotation",
+    "SyntheticData",
+    "ContributingEquipmentSequence",
 )
 # Attributes that every file has, if only empty.
 TYPE_2 = (
@@ -247,3 +266,5 @@ KINDS = {
         },
     ),
 }
+# All that is ever asked of a source.
+KNOWN = (*_PROVENANCE, *EQUIPMENT, *SERIES_WIDE, *SLICE_WISE, *_ACQUISITION, *_MR, *_CT, *_PT)

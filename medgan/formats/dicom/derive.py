@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -94,8 +93,7 @@ def _taken(source: Dataset, keys: Sequence[str]) -> Dataset:
     taken = Dataset()
     for key in keys:
         if key in source:
-            taken[key] = copy.deepcopy(source[key]) if source[key].VR == "SQ" else source[key]
-    taken.remove_private_tags()
+            taken[key] = source[key]
     return taken
 
 
@@ -111,7 +109,8 @@ def _describe_series(common: Dataset, order: Order, synthetic: bool, source_numb
     kind = KINDS[order.volume.modality]
     common.SOPClassUID, common.Modality, common.ImageType = kind.sop_class, order.volume.modality, list(kind.image_type)
     common.SeriesInstanceUID = generate_uid()
-    common.SeriesNumber = 100 * int(source_number or 0) + 1
+    # Beside the source in a list of series; DICOM's whole numbers end at 2³¹.
+    common.SeriesNumber = 100 * int(abs(source_number or 0) % 1e7) + 1
     common.SeriesDescription = _description(common, order, synthetic)
     for moment in ("Series", "Content", "InstanceCreation"):
         setattr(common, f"{moment}Date", _date(order.now))
@@ -140,9 +139,7 @@ def _description(common: Dataset, order: Order, synthetic: bool) -> str:
 
 def _contributors(source: Dataset, order: Order) -> list[Dataset]:
     """The equipment that had a part in the image: all that the source names, its scanner, and what made this image."""
-    items = copy.deepcopy(list(source.get("ContributingEquipmentSequence") or []))
-    for item in items:
-        item.remove_private_tags()
+    items = list(source.get("ContributingEquipmentSequence") or [])
     if not any(is_acquisition(item) for item in items) and _is_of_scanner(source):
         items.append(acquisition_item(source))
     synthesis = order.volume.synthetic

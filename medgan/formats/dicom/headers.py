@@ -267,8 +267,8 @@ def text(dataset: Dataset, key: str) -> str:
 
 def number(dataset: Dataset, key: str) -> float | None:
     """The first of a value's numbers; None where it is absent, empty, no number or not finite."""
-    values = _values(dataset, key)
     try:
+        values = _values(dataset, key)
         value = float(values[0]) if values else math.nan
     except (TypeError, ValueError):
         return None

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from pydicom import Dataset
 
+from medgan.formats.dicom.attributes import EQUIPMENT
 from medgan.formats.dicom.headers import text
 from medgan.volume import Synthesis
 
@@ -15,14 +16,6 @@ __all__ = ["NOT_FOR_DIAGNOSIS", "acquisition_item", "code", "is_acquisition", "s
 NOT_FOR_DIAGNOSIS = "synthetic, not for diagnostic use"
 _SYNTHESIZING, _ACQUISITION = "109100", "109101"
 _WEIGHTS = re.compile(r"weights sha256 ([0-9a-f]{64})")
-_EQUIPMENT = (
-    "Manufacturer",
-    "InstitutionName",
-    "StationName",
-    "ManufacturerModelName",
-    "DeviceSerialNumber",
-    "SoftwareVersions",
-)
 
 
 def code(value: str, scheme: str, meaning: str) -> Dataset:
@@ -51,7 +44,7 @@ def acquisition_item(source: Dataset) -> Dataset:
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [code(_ACQUISITION, "DCM", "Acquisition Equipment")]
     item.Manufacturer = text(source, "Manufacturer") or "unknown"
-    for key in _EQUIPMENT:
+    for key in EQUIPMENT:
         if text(source, key):
             item[key] = source[key]
     return item

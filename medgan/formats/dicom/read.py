@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,13 @@ from medgan.errors import DicomError
 from medgan.formats.dicom.headers import DAMAGE, number, open_dicom, quietly, text
 from medgan.formats.dicom.mark import synthesis_of
 from medgan.formats.dicom.scan import Series, find_series
-from medgan.formats.dicom.source import Source
+from medgan.formats.dicom.source import Source, remembered
 from medgan.volume import Volume
 
 __all__ = ["read", "read_series"]
 
 Array = npt.NDArray[Any]
 _LISTED = 8  # so many series stand in a message, the rest is counted
-_NOT_TEMPLATE = {0x0002, 0x7FE0, *range(0x5000, 0x5020, 2), *range(0x6000, 0x6020, 2)}  # meta, pixels, curves, overlays
 
 
 def read(path: Path, *, series: str | None = None) -> Volume:
@@ -58,18 +58,24 @@ def read_series(series: Series) -> Volume:
         raise DicomError(series.problems[0])
     with quietly():
         slices = [_slice(path) for path in series.files]
-    array = _values(
-        [(pixels, *_rescale(dataset, path)) for (dataset, pixels), path in zip(slices, series.files, strict=True)]
-    )
-    datasets = [_template(dataset) for dataset, _ in slices]
+    units = {one.unit for one in slices}
     return Volume(
-        array=array,
+        array=_values(slices),
         grid=series.grid,
-        unit=_unit(datasets[0]),
+        unit=units.pop() if len(units) == 1 else "a.u.",
         modality=series.modality,
-        synthetic=next((mark for dataset in datasets if (mark := synthesis_of(dataset))), None),
-        header=Source(series.grid, tuple(datasets)),
+        synthetic=next((mark for one in slices if (mark := synthesis_of(one.header))), None),
+        header=Source(series.grid, tuple(one.header for one in slices)),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Slice:
+    pixels: Array  # (rows, columns), as stored
+    slope: float
+    intercept: float
+    unit: str
+    header: Dataset
 
 
 def _chosen(found: list[Series], wanted: str | None, path: Path) -> Series:
@@ -102,18 +108,17 @@ def _refuse_damaged_neighbours(damaged: list[Series], chosen: Series) -> None:
             raise DicomError(one.problems[0])
 
 
-def _slice(path: Path) -> tuple[Dataset, Array]:
-    """The dataset of a file and its stored values (rows, columns)."""
+def _slice(path: Path) -> _Slice:
     try:
         dataset = open_dicom(path, pixels=True)
         pixels = dataset.pixel_array
+        if pixels.shape != (dataset.Rows, dataset.Columns):
+            raise DicomError(f"{path.name}: holds {pixels.shape} pixels, not what its header says; send it again")
+        return _Slice(pixels, *_rescale(dataset, path), _unit(dataset), remembered(dataset))
     except OSError as error:
         raise DicomError(f"{path.name}: cannot be read ({error.strerror or error}); check the file") from error
     except (*DAMAGE, RuntimeError) as error:
         raise DicomError(f"{path.name}: {_undecodable(path)}") from error
-    if pixels.shape != (dataset.Rows, dataset.Columns):
-        raise DicomError(f"{path.name}: holds pixels of shape {pixels.shape}, its header says otherwise; send it again")
-    return dataset, pixels
 
 
 def _undecodable(path: Path) -> str:
@@ -137,21 +142,21 @@ def _rescale(dataset: Dataset, path: Path) -> tuple[float, float]:
     return 1.0 if slope is None else slope, intercept or 0.0
 
 
-def _values(slices: Sequence[tuple[Array, float, float]]) -> Array:
+def _values(slices: Sequence[_Slice]) -> Array:
     """(columns, rows, slices) of rescaled values: int16 where that is exact, else float32."""
-    dtype = np.int16 if all(_fits_int16(*one) for one in slices) else np.float32
-    columns_rows = slices[0][0].T.shape
-    values = np.empty((*columns_rows, len(slices)), dtype)
-    for index, (pixels, slope, intercept) in enumerate(slices):
-        values[:, :, index] = (pixels.T.astype(np.float64) * slope + intercept).astype(dtype)
+    dtype = np.int16 if all(map(_fits_int16, slices)) else np.float32
+    rows, columns = slices[0].pixels.shape
+    values = np.empty((columns, rows, len(slices)), dtype)
+    for index, one in enumerate(slices):
+        values[:, :, index] = (one.pixels.T.astype(np.float64) * one.slope + one.intercept).astype(dtype)
     return values
 
 
-def _fits_int16(pixels: Array, slope: float, intercept: float) -> bool:
-    if slope != 1 or intercept != round(intercept) or pixels.dtype.kind not in "iu":
+def _fits_int16(one: _Slice) -> bool:
+    if one.slope != 1 or one.intercept != round(one.intercept) or one.pixels.dtype.kind not in "iu":
         return False
     limits = np.iinfo(np.int16)
-    return bool(pixels.min() + intercept >= limits.min and pixels.max() + intercept <= limits.max)
+    return bool(one.pixels.min() + one.intercept >= limits.min and one.pixels.max() + one.intercept <= limits.max)
 
 
 def _unit(dataset: Dataset) -> str:
@@ -159,11 +164,3 @@ def _unit(dataset: Dataset) -> str:
     if modality == "CT" and "RescaleIntercept" in dataset and text(dataset, "RescaleType") in {"", "HU"}:
         return "HU"
     return "Bq/ml" if modality == "PT" and text(dataset, "Units") == "BQML" else "a.u."
-
-
-def _template(dataset: Dataset) -> Dataset:
-    """The dataset without its pixels and private attributes."""
-    for tag in list(dataset.keys()):
-        if tag.is_private or tag.group in _NOT_TEMPLATE:
-            del dataset[tag]
-    return dataset

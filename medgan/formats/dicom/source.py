@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
+from pydicom.tag import BaseTag, Tag
 
+from medgan.formats.dicom.attributes import KNOWN
+from medgan.formats.dicom.headers import DAMAGE
 from medgan.volume import Grid
 
-__all__ = ["Source"]
+__all__ = ["Source", "remembered"]
+
+_KNOWN_TAGS = {Tag(key) for key in KNOWN}
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,8 +22,29 @@ class Source:
 
     Args:
         grid: (columns, rows, slices) where the files put their voxels, RAS+ mm.
-        slices: one dataset a slice, in the order of the grid's last axis; no pixels, no private attributes.
+        slices: one dataset a slice, in the order of the grid's last axis, each as `remembered`.
     """
 
     grid: Grid
     slices: tuple[Dataset, ...]
+
+
+def remembered(dataset: Dataset) -> Dataset:
+    """The attributes of a file that a derived series may ask for; those that are damaged count as absent."""
+    kept = Dataset()
+    for tag in _KNOWN_TAGS.intersection(dataset.keys()):
+        try:
+            kept[tag] = _decoded(dataset, tag)
+        except DAMAGE:
+            continue
+    return kept
+
+
+def _decoded(dataset: Dataset, tag: BaseTag) -> DataElement:
+    """pydicom decodes an element when it is first looked at, so all of it is looked at here."""
+    element = dataset[tag]
+    for item in element.value if element.VR == "SQ" else ():
+        item.remove_private_tags()
+        for _ in item.iterall():
+            pass
+    return element

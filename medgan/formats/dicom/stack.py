@@ -63,8 +63,9 @@ def prove(headers: Sequence[Header]) -> Stack:
     """
     _refuse_damaged(headers)
     single = _without_copies(headers)
-    _refuse_unsupported(single)
+    _refuse_other_kinds(single)
     _refuse_truncated(single)
+    _refuse_placeless(single)
     _refuse_two_scans(single)
     _refuse_mixed(single)
     columns = _in_plane(single[0])
@@ -164,23 +165,28 @@ def _content(header: Header) -> Dataset:
     return open_dicom(header.path, pixels=True)
 
 
-def _refuse_unsupported(headers: Sequence[Header]) -> None:
+def _refuse_other_kinds(headers: Sequence[Header]) -> None:
     for header in headers:
-        kind = _unsupported(header)
-        if kind:
-            raise DicomError(f"{header.name}: {kind}; accepted are grey single-frame slices with positions")
+        if kind := _other_kind(header):
+            raise DicomError(f"{header.name}: {kind}; accepted are grey slices, one a file")
 
 
-def _unsupported(header: Header) -> str:
+def _other_kind(header: Header) -> str:
     name = name_of(header.sop_class)
     if header.samples != 1:
         return f"a colour image ({header.photometric or header.samples}, {name})"
     if header.frames > 1 or name.startswith(("Enhanced", "Legacy Converted", "Multi-frame")):
         return f"a multi-frame object of {header.frames} frames ({name}); convert it to single frames first"
-    if header.mosaic:
-        return "a mosaic, many slices tiled into one picture; convert it to single slices first"
-    lacking = [key for key, value in _geometry(header).items() if value is None]
-    return f"no geometry, {' and '.join(lacking)} missing ({name})" if lacking else _bad_geometry(header)
+    return "a mosaic, many slices tiled into one picture; convert it to single slices first" if header.mosaic else ""
+
+
+def _refuse_placeless(headers: Sequence[Header]) -> None:
+    for header in headers:
+        lacking = [key for key, value in _geometry(header).items() if value is None]
+        name = name_of(header.sop_class)
+        why = f"no geometry, {' and '.join(lacking)} missing ({name})" if lacking else _bad_geometry(header)
+        if why:
+            raise DicomError(f"{header.name}: {why}; accepted are slices with a position in the patient")
 
 
 def _geometry(header: Header) -> dict[str, tuple[float, ...] | None]:

@@ -62,7 +62,7 @@ def stored(volume: Volume, *, modality: str, clip: bool) -> Stored:
         return Stored(_rounded(values), "1", "", _window(values, modality))
     slope = str(format_number_as_ds(extreme / _LARGEST))
     remark = f"values scaled to 16 bits by a slope of {slope}"
-    return Stored(_rounded(values / float(slope)), slope, remark, _window(values, modality))
+    return Stored(_rounded(values.astype(np.float64) / float(slope)), slope, remark, _window(values, modality))
 
 
 def _clipped(values: Array) -> Stored:
