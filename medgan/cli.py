@@ -71,7 +71,8 @@ def index(
     b: Annotated[str, typer.Option(help="Target images, likewise.")],
     mask: Annotated[str | None, typer.Option(help="Masks of where errors count, likewise.")] = None,
     out: Annotated[Path, typer.Option(help="The table.")] = Path("cases.csv"),
-    split: Annotated[Shares, typer.Option(help="Shares of patients: train, val, test.")] = (0.7, 0.15, 0.15),
+    fractions: Annotated[Shares, typer.Option(help="Shares of patients in train, val, test.")] = (0.7, 0.15, 0.15),
+    split: Annotated[str | None, typer.Option(help="Put all cases into this one: train, val or test.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     patients: Annotated[Path | None, typer.Option(help="CSV case,patient: which cases are one person.")] = None,
 ) -> None:
@@ -79,7 +80,7 @@ def index(
     from medgan.index import index as run
     from medgan.tables import split_line
 
-    cases = run(folder, a=a, b=b, mask=mask, out=out, fractions=split, seed=seed, patients=patients)
+    cases = run(folder, a=a, b=b, mask=mask, out=out, fractions=fractions, seed=seed, patients=patients, split=split)
     typer.echo(f"{out}: {split_line(cases)}")
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data import DataLoader, Dataset
-from monai.transforms import Compose, RandAdjustContrastd, RandAffined, RandFlipd, RandGaussianNoised
+from monai.transforms import Compose, RandAdjustContrast, RandAffine, RandFlip, RandGaussianNoise
 from monai.utils import convert_to_tensor
 from pydantic import Field
 from torch import Tensor
@@ -127,18 +126,18 @@ class Patches(Dataset):  # type: ignore[misc]
         self.patch, self.augment, self.seed = patch, augment, seed
         self.flat = flat_axis(patch)
         self.crop = _crop_size(patch, augment, self.flat)
-        self.random = _transform(patch, augment, self.flat)
+        self.move, self.tint = _geometry(patch, augment, self.flat), _intensity(augment)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         pair = self.data[_turn(len(self.data), index, self.seed)]
         start = _centre(pair.body, rng) - np.array(self.crop) // 2
-        item = {key: _cut(x, start, self.crop) for key, x in (("a", pair.a), ("b", pair.b))}
+        both = torch.cat([_cut(pair.a, start, self.crop), _cut(pair.b, start, self.crop)])
         if self.flat is not None:
-            item = {key: x.squeeze(self.flat + 1) for key, x in item.items()}
-        self.random.set_random_state(seed=int(rng.integers(2**31)))
-        changed = self.random(item)
-        return {key: convert_to_tensor(changed[key], track_meta=False).clamp(-1, 1) for key in item}
+            both = both.squeeze(self.flat + 1)
+        seeds = rng.integers(2**31, size=2)
+        moved = _plain(self.move.set_random_state(seed=int(seeds[0]))(both))
+        return {"a": _plain(self.tint.set_random_state(seed=int(seeds[1]))(moved[:1])), "b": moved[1:]}
 
 
 def batches(patches: Patches, *, batch: int, start: int, stop: int, workers: int = 0) -> Iterator[Batch]:
@@ -187,10 +186,6 @@ def _cut(x: Tensor, start: npt.NDArray[np.int64], size: Size) -> Tensor:
     return box
 
 
-def _moves(augment: Augment) -> bool:
-    return augment.rotate_deg > 0 or augment.scale > 0
-
-
 def _crop_size(patch: Size, augment: Augment, flat: int | None) -> Size:
     """Large enough that a turned and shrunk patch still lies inside."""
     angle = math.radians(min(augment.rotate_deg, 45))
@@ -201,27 +196,31 @@ def _crop_size(patch: Size, augment: Augment, flat: int | None) -> Size:
     return x, y, z
 
 
-def _transform(patch: Size, augment: Augment, flat: int | None) -> Any:
+def _geometry(patch: Size, augment: Augment, flat: int | None) -> Compose:
+    """For source and target stacked as channels, so that both move alike."""
     axes = [axis for axis in range(3) if axis != flat]
-    size = [patch[axis] for axis in axes]
-    flips = [RandFlipd(("a", "b"), prob=0.5, spatial_axis=axes.index(k)) for k in augment.flip_axes if k in axes]
-    steps = [*flips, *([_affine(augment, size)] if _moves(augment) else [])]
-    if augment.gamma:
-        steps.append(RandAdjustContrastd("a", prob=0.5, gamma=(1 - augment.gamma, 1 + augment.gamma)))
-    if augment.noise:
-        steps.append(RandGaussianNoised("a", prob=0.5, std=augment.noise, sample_std=True))
-    return Compose(steps)
-
-
-def _affine(augment: Augment, size: list[int]) -> Any:
+    flips = [RandFlip(prob=0.5, spatial_axis=axes.index(axis)) for axis in augment.flip_axes if axis in axes]
+    if augment.rotate_deg == 0 and augment.scale == 0:
+        return Compose(flips)
     angle = math.radians(augment.rotate_deg)
-    return RandAffined(
-        ("a", "b"),
+    turn = RandAffine(
         prob=1.0,
         # In 3-D only about the long axis of the patient: slices are thick, and a tilt would mix their spacing.
-        rotate_range=angle if len(size) == 2 else (0.0, 0.0, angle),
-        scale_range=[(-augment.scale, augment.scale)] * len(size),
-        spatial_size=size,
+        rotate_range=angle if flat is not None else (0.0, 0.0, angle),
+        scale_range=[(-augment.scale, augment.scale)] * len(axes),
+        spatial_size=[patch[axis] for axis in axes],
         mode="bilinear",
         padding_mode="border",
     )
+    return Compose([*flips, turn])
+
+
+def _intensity(augment: Augment) -> Compose:
+    gamma = RandAdjustContrast(prob=0.5, gamma=(1 - augment.gamma, 1 + augment.gamma))
+    noise = RandGaussianNoise(prob=0.5, std=augment.noise, sample_std=True)
+    return Compose([*([gamma] if augment.gamma else []), *([noise] if augment.noise else [])])
+
+
+def _plain(x: Tensor) -> Tensor:
+    """A tensor without MONAI's metadata, which would slow every operation of the training down."""
+    return torch.as_tensor(convert_to_tensor(x, track_meta=False)).clamp(-1, 1)

@@ -78,19 +78,14 @@ def _report(run: Run, found: Study) -> Report:
 def _lead(run: Run, found: Study) -> list[str]:
     means = {name: summarise(rows)["mae"]["mean"] for name, rows in found.results.items()}
     listed = "; ".join(f"{name} {mean:.1f} HU" for name, mean in means.items())
+    num_cases, num_steps = len(found.outcomes), run.config.train.steps
     return [
-        (
-            "Every image here is made up: the patients are phantoms, written as MR and CT series in DICOM, each on a grid "
-            "of its own, oblique and off-centre."
-        ),
-        (
-            f"A pix2pix of {run.config.train.steps} steps learned CT from MR on the training patients. It then translated "
-            f"{len(found.outcomes)} patients that it had not seen, DICOM to DICOM. Errors are counted inside the body."
-        ),
-        (
-            f"Mean absolute errors: {listed}. The two maps see one voxel at a time; they cannot tell air from bone, which "
-            "are equally dark in MR."
-        ),
+        "Every image here is made up: the patients are phantoms, written as MR and CT series in DICOM, each patient on "
+        "an oblique, off-centre grid.",
+        f"A pix2pix of {num_steps} steps learned CT from MR on the training patients. It then translated {num_cases} "
+        "patients that it had not seen, DICOM to DICOM. Errors are counted inside the body.",
+        f"Mean absolute errors: {listed}. The two maps see one voxel at a time; they cannot tell air from bone, which "
+        "are equally dark in MR.",
     ]
 
 
@@ -113,7 +108,7 @@ def _provenance(run: Run) -> dict[str, str]:
 
 def _commands(out: Path) -> list[str]:
     return [
-        f"medgan index {out}/cohort --a mr --b ct --mask body.nii.gz --split 0.6 0.15 0.25 --out {out}/cases.csv",
+        f"medgan index {out}/cohort --a mr --b ct --mask body.nii.gz --fractions 0.6 0.15 0.25 --out {out}/cases.csv",
         f"medgan train {out}/demo.yaml --out {out}/run",
         f"medgan translate {out}/run {out}/cases.csv {out}/translated --split test",
     ]

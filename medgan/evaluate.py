@@ -21,7 +21,9 @@ from medgan.atomic import replacing
 from medgan.errors import GeometryError, InputError
 from medgan.formats import read
 from medgan.metrics import PRESETS, Preset
+from medgan.prep import Intensity, in_contract_unit
 from medgan.progress import track
+from medgan.run import open_run
 from medgan.volume import Volume
 
 __all__ = ["Row", "evaluate", "score", "summarise"]
@@ -44,6 +46,7 @@ def evaluate(
     preset: str = "synthrad2023",
     out: Path | str | None = None,
     value_range: Range | None = None,
+    run: Path | str | None = None,
 ) -> list[Row]:
     """Score predicted volumes against their references, one row a case.
 
@@ -63,8 +66,11 @@ def evaluate(
         preset: `synthrad2023` or `synthrad2025`.
         out: folder for `metrics.csv` and `metrics.json`.
         value_range: lowest and highest value in place of the preset's, for images that are not in HU.
+        run: the run that made the predictions; references are brought to the unit of its output (which scales MR by
+            each image's own percentiles), and where that is not HU its range takes the preset's place.
 
     Raises:
+        RunError: if the run cannot be used.
         InputError: if a path or the preset cannot be used, no case matches, a mask is missing or empty, or the units
             of a pair contradict each other.
         GeometryError: if the volumes of a case do not lie on one grid.
@@ -72,9 +78,13 @@ def evaluate(
     """
     chosen = _preset(preset)
     trios = _matched(Path(pred), Path(ref), None if mask is None else Path(mask))
-    rows = [_row(trio, chosen, value_range) for trio in track(trios, "evaluate")]
+    target = None if run is None else open_run(Path(run)).config.prep.b
+    if target and target.unit != "HU":
+        value_range = value_range or target.output_range
+    rows = [_row(trio, chosen, value_range, target) for trio in track(trios, "evaluate")]
     if out is not None:
         settings = {"pred": str(pred), "ref": str(ref), "mask": None if mask is None else str(mask)}
+        settings["run"] = None if run is None else str(run)
         _write(Path(out), rows, trios, {**settings, "preset": preset, "value_range": value_range})
     return rows
 
@@ -162,12 +172,13 @@ def _preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def _row(trio: _Trio, preset: Preset, value_range: Range | None) -> Row:
+def _row(trio: _Trio, preset: Preset, value_range: Range | None, target: Intensity | None) -> Row:
     if trio.pred is None:
         return _blank(trio.case, NO_PREDICTION, preset, value_range)
     if trio.ref is None:
         return _blank(trio.case, NO_REFERENCE, preset, value_range)
     pred, ref, mask = _load(trio.pred, trio.ref, trio.mask)
+    ref = in_contract_unit(ref, target) if target else ref
     return score(pred, ref, mask, case=trio.case, preset=preset.name, value_range=value_range)
 
 

@@ -14,7 +14,8 @@ import medgan
 
 PACKAGE = Path(medgan.__file__).parent
 ROWS = [
-    {"errors", "settings"},
+    {"errors"},
+    {"settings"},
     {"volume", "atomic", "progress", "device"},
     {"formats", "prep", "nets", "losses", "metrics", "pictures", "baselines"},
     {"cases", "phantom"},

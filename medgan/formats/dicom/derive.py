@@ -14,7 +14,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from medgan import __version__
 from medgan.formats.dicom.attributes import HEAD, KINDS, SERIES_WIDE, SLICE_WISE, TYPE_2
-from medgan.formats.dicom.headers import number, text
+from medgan.formats.dicom.headers import is_valid, number, text
 from medgan.formats.dicom.mark import (
     NOT_FOR_DIAGNOSIS,
     acquisition_item,
@@ -89,10 +89,10 @@ def slices_of(order: Order, subject: Subject) -> Iterator[Dataset]:
 
 
 def _taken(source: Dataset, keys: Sequence[str]) -> Dataset:
-    """The named attributes that a source has, as it has them."""
+    """The named attributes that a source has, as it has them; without optional ones whose value DICOM forbids."""
     taken = Dataset()
     for key in keys:
-        if key in source:
+        if key in source and (key in TYPE_2 or is_valid(source[key])):
             taken[key] = source[key]
     return taken
 

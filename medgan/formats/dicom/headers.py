@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydicom import Dataset, dcmread
-from pydicom.config import disable_value_validation
+from pydicom import DataElement, Dataset, dcmread
+from pydicom.config import RAISE, disable_value_validation
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -22,11 +23,13 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
+from pydicom.valuerep import validate_value
 
 __all__ = [
     "DAMAGE",
     "Header",
     "differing",
+    "is_valid",
     "looks_like_dicom",
     "name_of",
     "number",
@@ -282,6 +285,18 @@ def numbers(dataset: Dataset, key: str, count: int) -> tuple[float, ...] | None:
     except (TypeError, ValueError):
         return None
     return values if len(values) == count and all(map(math.isfinite, values)) else None
+
+
+def is_valid(element: DataElement) -> bool:
+    """True if the standard allows the characters of a value."""
+    parts = element.value if isinstance(element.value, MultiValue) else [element.value]
+    try:
+        for part in parts:
+            if isinstance(part, str) and part:
+                validate_value(element.VR, str(part), RAISE)
+    except ValueError:
+        return False
+    return True
 
 
 def _values(dataset: Dataset, key: str) -> list[Any]:
