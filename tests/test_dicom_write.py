@@ -307,12 +307,21 @@ def test_a_source_without_uids_still_gives_a_valid_series(tmp_path):
     assert afters[0].PatientName == ""
 
 
-def test_optional_values_that_dicom_forbids_do_not_come_along(tmp_path):
-    slices = make_slices(ramp(), PatientSize="1.70", StudyDescription="knee")
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_an_age_that_is_none_does_not_come_along_but_places_and_studies_do(tmp_path):
+    slices = make_slices(ramp(), PatientSize="1.70", StudyDescription="knee", StudyInstanceUID="1.02.3")
+    long = ["-20.0000000000000001", "-30", "10.00000000000000001"]
+    slices[0]["ImagePositionPatient"] = pydicom.DataElement(
+        0x00200032, "DS", long, validation_mode=pydicom.config.IGNORE
+    )
     for one in slices:
-        one["PatientAge"] = pydicom.DataElement(0x00101010, "AS", "0Y", validation_mode=pydicom.config.IGNORE)
-    after = headers(write(read(save(slices, tmp_path / "s")), tmp_path / "mr"))[0]
+        one["PatientAge"] = pydicom.DataElement(0x00101010, "AS", "0Y", **ignore)
+    with pydicom.config.disable_value_validation():
+        save(slices, tmp_path / "s")
+    after = headers(write(read(tmp_path / "s"), tmp_path / "mr"))[0]
     assert "PatientAge" not in after
+    assert after.StudyInstanceUID == "1.02.3"
+    assert raw(after, "ImagePositionPatient") == long
     assert (after.PatientSize, after.StudyDescription) == (1.7, "knee")
 
 

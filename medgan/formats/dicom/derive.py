@@ -89,7 +89,7 @@ def slices_of(order: Order, subject: Subject) -> Iterator[Dataset]:
 
 
 def _taken(source: Dataset, keys: Sequence[str]) -> Dataset:
-    """The named attributes that a source has, as it has them; without optional ones whose value DICOM forbids."""
+    """The named attributes that a source has, as it has them; without optional times and ages that are none."""
     taken = Dataset()
     for key in keys:
         if key in source and (key in TYPE_2 or is_valid(source[key])):

@@ -288,12 +288,13 @@ def numbers(dataset: Dataset, key: str, count: int) -> tuple[float, ...] | None:
 
 
 def is_valid(element: DataElement) -> bool:
-    """True if the standard allows the characters of a value."""
+    """False for an age, date or time that is not in DICOM's form; other values are not judged."""
+    if element.VR not in {"AS", "DA", "DT", "TM"}:
+        return True
     parts = element.value if isinstance(element.value, MultiValue) else [element.value]
     try:
         for part in parts:
-            if isinstance(part, str) and part:
-                validate_value(element.VR, str(part), RAISE)
+            validate_value(element.VR, str(part or ""), RAISE)
     except ValueError:
         return False
     return True
