@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from medgan.errors import ConfigError
 
@@ -42,30 +43,37 @@ class Settings(BaseModel):
 
 
 def _lines(error: ValidationError, root: type[BaseModel], where: str) -> list[str]:
-    return [_line(dict(item), root, where) for item in error.errors()]
+    return [_line(item, root, where) for item in error.errors()]
 
 
-def _line(item: dict[str, Any], root: type[BaseModel], where: str) -> str:
-    path = ".".join(str(part) for part in (where, *item["loc"]) if part != "")
-    if item["type"] == "extra_forbidden":
-        return f"{path}: unknown key{_accepted(root, item['loc'])}"
-    if item["type"] == "missing":
-        return f"{path}: missing, and it has no default"
+def _line(item: ErrorDetails, root: type[BaseModel], where: str) -> str:
+    keys, _ = _follow(root, item["loc"])
+    path = ".".join([*([where] if where else []), *keys])
+    match item["type"]:
+        case "extra_forbidden":
+            _, homes = _follow(root, item["loc"][:-1])
+            accepted = dict.fromkeys(name for home in homes for name in home.model_fields)
+            return f"{path}: unknown key (accepted here: {', '.join(accepted)})"
+        case "missing":
+            return f"{path}: missing, and it has no default"
+        case "union_tag_not_found":
+            return f"{path}.name: missing; it says which of the kinds this is"
     return f"{path}: {item['msg'].removeprefix('Value error, ')} (seen: {item['input']!r})"
 
 
-def _accepted(root: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    model = _model_at(root, loc[:-1])
-    return f" (accepted here: {', '.join(model.model_fields)})" if model else ""
+def _follow(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The keys that a user wrote on the way to an error, and the settings that may stand there.
 
-
-def _model_at(model: type[BaseModel] | None, loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+    In a union told apart by `name`, pydantic puts the member's name into the way; a user did not write it.
+    """
+    keys: list[str] = []
+    models = [root]
     for part in loc:
-        options = _models_in(model.model_fields[str(part)].annotation) if model and part in model.model_fields else []
-        named = [option for option in options if _tag(option) == part]
-        stays = model if _tag(model) == part else None  # a union's loc names the member that was tried
-        model = next(iter([*named, *options]), stays)
-    return model
+        named = [model for model in models if _name(model) == part]
+        keys += [] if named else [str(part)]
+        fields = [model.model_fields[str(part)] for model in models if part in model.model_fields]
+        models = named or [inner for field in fields for inner in _models_in(field.annotation)]
+    return keys, models
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -74,7 +82,6 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]
 
 
-def _tag(model: type[BaseModel] | None) -> Any:
-    """The literal `name` by which a union tells its members apart."""
-    field = model.model_fields.get("name") if model else None
+def _name(model: type[BaseModel]) -> Any:
+    field = model.model_fields.get("name")
     return field.default if field else None

@@ -311,9 +311,8 @@ def test_a_source_without_uids_still_gives_a_valid_series(tmp_path):
 def test_an_age_that_is_none_does_not_come_along_but_places_and_studies_do(tmp_path):
     slices = make_slices(ramp(), PatientSize="1.70", StudyDescription="knee", StudyInstanceUID="1.02.3")
     long = ["-20.0000000000000001", "-30", "10.00000000000000001"]
-    slices[0]["ImagePositionPatient"] = pydicom.DataElement(
-        0x00200032, "DS", long, validation_mode=pydicom.config.IGNORE
-    )
+    ignore = {"validation_mode": pydicom.config.IGNORE}
+    slices[0]["ImagePositionPatient"] = pydicom.DataElement(0x00200032, "DS", long, **ignore)
     for one in slices:
         one["PatientAge"] = pydicom.DataElement(0x00101010, "AS", "0Y", **ignore)
     with pydicom.config.disable_value_validation():
