@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -160,6 +161,9 @@ def demo(
 
 def main() -> None:
     """Run the command line; errors that medgan raises on purpose become one red line and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     if sys.argv[1:] == ["--version"]:
         from medgan import __version__
 

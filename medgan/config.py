@@ -17,6 +17,9 @@ from medgan.settings import Settings
 
 __all__ = ["Config", "TrainSettings", "dump", "load"]
 
+# PyYAML lets more than its own error through: `2001-99-99`, `!!bool 7`, `!!int ""`, a thousand open brackets.
+NO_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
 
 class TrainSettings(Settings):
     """How long, how fast, how exact.
@@ -94,7 +97,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     values = _read_yaml(Path(path))
     if isinstance(values.get("cases"), str):
-        values["cases"] = str((Path(path).resolve().parent / values["cases"]).resolve())
+        values["cases"] = _resolved(values["cases"], Path(path).resolve().parent)
     for override in overrides:
         _override(values, override)
     return Config.parse(values)
@@ -110,8 +113,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
+    except NO_YAML as error:
+        raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())}); correct it there") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds no settings; see configs/ for complete examples")
     return values
@@ -128,7 +131,15 @@ def _override(values: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{key}: {parent} holds a value, not settings")
     try:
         values[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"{key}: {text!r} cannot be read as a YAML value") from None
+    except NO_YAML:
+        raise ConfigError(f"{key}: {text!r} cannot be read as a YAML value; quote it if it is text") from None
     if key == "cases":
-        values[last] = str(Path(text).resolve())
+        values[last] = _resolved(text, Path())
+
+
+def _resolved(path: str, home: Path) -> str:
+    """The absolute path of the table of cases."""
+    try:
+        return str((home / path).resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null in the name
+        raise ConfigError(f"cases: {path!r} is no path ({error}); name a table of cases") from None

@@ -66,8 +66,8 @@ def evaluate(
         preset: `synthrad2023` or `synthrad2025`.
         out: folder for `metrics.csv` and `metrics.json`.
         value_range: lowest and highest value in place of the preset's, for images that are not in HU.
-        run: the run that made the predictions; references are brought to the unit of its output (which scales MR by
-            each image's own percentiles), and where that is not HU its range takes the preset's place.
+        run: the run that made the predictions; references are brought to the unit of its output (MR is scaled by the
+            median of each image's own foreground), and where that is not HU its range takes the preset's place.
 
     Raises:
         RunError: if the run cannot be used.

@@ -21,7 +21,6 @@ from medgan.settings import Settings
 from medgan.volume import Grid, Volume
 
 __all__ = [
-    "NORMALISED_RANGE",
     "NORMALISED_UNIT",
     "Intensity",
     "Prep",
@@ -37,38 +36,36 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 NORMALISED_UNIT = "normalised"
-NORMALISED_RANGE = (0.0, 1000.0)
+MEDIAN_IS = 1000.0
 AIR_HU = -200.0
 
 
 class Intensity(Settings):
     """What the numbers of one image mean, and which of them reach the network's [-1, 1].
 
-    Either `range` (fixed, in `unit`: CT, SUV, quantitative maps) or `percentiles` (of each image's own foreground:
-    MR, whose numbers have no unit). With `percentiles` the run's output unit is `normalised`: 0 and 1000 lie at the
-    two percentiles of the image.
+    Either `range` (fixed, in `unit`: CT, SUV, quantitative maps) or `times_median` (MR, whose numbers have no unit:
+    each image is scaled by the median of its own foreground). With `times_median` the run's output unit is
+    `normalised`: the median of an image's foreground is 1000.
 
     Args:
         modality: DICOM's code (`MR`, `CT`, `PT`).
         unit: of the files and, with `range`, of the output.
         range: lowest and highest value kept, in `unit`; what lies outside is clipped.
-        percentiles: lowest and highest percentile kept, of the foreground.
+        times_median: lowest and highest value kept, as multiples of the median of the foreground.
     """
 
     modality: str
     unit: str = "a.u."
     range: tuple[float, float] | None = None
-    percentiles: tuple[float, float] | None = None
+    times_median: tuple[float, float] | None = None
 
     @model_validator(mode="after")
     def _one_window(self) -> Intensity:
-        if (self.range is None) == (self.percentiles is None):
-            raise ValueError("give either range (fixed, in unit) or percentiles (of each image)")
-        low, high = self.range or self.percentiles or (0, 0)
+        if (self.range is None) == (self.times_median is None):
+            raise ValueError("give either range (fixed, in unit) or times_median (of each image)")
+        low, high = self.range or self.times_median or (0, 0)
         if low >= high:
             raise ValueError(f"the lower end {low:g} must be below the upper end {high:g}")
-        if self.percentiles and not (low >= 0 and high <= 100):
-            raise ValueError("percentiles lie between 0 and 100")
         return self
 
     @property
@@ -79,7 +76,8 @@ class Intensity(Settings):
     @property
     def output_range(self) -> tuple[float, float]:
         """The values, in `output_unit`, of -1 and 1: a property of the run, never of the case."""
-        return self.range or NORMALISED_RANGE
+        low, high = self.times_median or (0, 0)
+        return self.range or (low * MEDIAN_IS, high * MEDIAN_IS)
 
 
 class Prep(Settings):
@@ -190,9 +188,8 @@ def in_contract_unit(volume: Volume, intensity: Intensity) -> Volume:
     """A real image in the unit of a run's output, so that both can be compared; nothing is clipped."""
     if intensity.range:
         return volume
-    (low, high), (start, stop) = _window(volume, intensity), NORMALISED_RANGE
-    scaled = (volume.array.astype(np.float32) - low) * np.float32((stop - start) / (high - low)) + np.float32(start)
-    return volume.with_array(scaled, unit=NORMALISED_UNIT)
+    scale = np.float32(MEDIAN_IS / _median(volume))
+    return volume.with_array(volume.array.astype(np.float32) * scale, unit=NORMALISED_UNIT)
 
 
 def clipped_share(volume: Volume, intensity: Intensity) -> float:
@@ -223,14 +220,19 @@ def check(volume: Volume, intensity: Intensity, name: str) -> None:
 
 
 def _window(volume: Volume, intensity: Intensity) -> tuple[np.float32, np.float32]:
-    if intensity.range:
-        return np.float32(intensity.range[0]), np.float32(intensity.range[1])
-    low, high = np.percentile(volume.array[foreground(volume.array)], intensity.percentiles or (0, 100))
-    if not high > low:
+    scale = 1.0 if intensity.range else _median(volume)
+    low, high = intensity.range or intensity.times_median or (0, 0)
+    return np.float32(low * scale), np.float32(high * scale)
+
+
+def _median(volume: Volume) -> float:
+    """Of the foreground: it hardly feels how much scalp, fat or vessel an image holds, as high percentiles do."""
+    median = float(np.median(volume.array[foreground(volume.array)]))
+    if not median > 0:
         raise InputError(
-            f"an image of one value ({low:g}) cannot be scaled by percentiles; look at it and take it out of the table"
+            f"the median of the image's foreground is {median:g}, by which it cannot be scaled; set range instead"
         )
-    return np.float32(low), np.float32(high)
+    return median
 
 
 def _refuse_apart(seen: Grid, wanted: Grid) -> None:

@@ -32,7 +32,7 @@ from torch import Tensor
 import medgan
 from medgan.atomic import replacing
 from medgan.config import Config, dump, load
-from medgan.errors import OutputError, RunError
+from medgan.errors import ConfigError, OutputError, RunError
 from medgan.models import build
 from medgan.models.base import Translator
 from medgan.volume import Synthesis
@@ -40,6 +40,9 @@ from medgan.volume import Synthesis
 __all__ = ["FORMAT", "Run", "open_run", "start_run"]
 
 FORMAT = 1
+STATE_KEYS = {"step", "best", "game", "shadow", "optimizers"}
+# What torch.load and the pickle reader in it raise on damaged files.
+NO_STATE = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError)
 MAY_DIFFER = {"workers", "validate_every", "checkpoint_every", "log_every"}
 
 
@@ -76,7 +79,7 @@ class Run:
         try:
             with safetensors.safe_open(self._whole_weights(), framework="pt") as file:
                 return cast(dict[str, float | None], json.loads((file.metadata() or {}).get("best", "{}")))
-        except safetensors.SafetensorError as error:
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
             raise RunError(f"{self.weights_path}: is damaged ({error}); train again or copy it anew") from None
 
     @property
@@ -99,9 +102,11 @@ class Run:
         game = build(self.config.model, in_channels=1, out_channels=1, spatial_dims=self.config.spatial_dims)
         try:
             game.generators.load_state_dict(load_file(self._whole_weights()))
-        except (RuntimeError, safetensors.SafetensorError) as error:
-            line = str(error).splitlines()[0]
-            raise RunError(f"{self.weights_path}: does not fit config.yaml or is damaged ({line})") from None
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            told = str(error).splitlines()[:2][-1].strip()  # torch's first line of two names no tensor
+            raise RunError(
+                f"{self.weights_path}: does not fit config.yaml or is damaged ({told}); copy both anew or train again"
+            ) from None
         return cast(Translator, game.eval())
 
     def save_weights(self, tensors: Mapping[str, Tensor], best: Mapping[str, float | None]) -> None:
@@ -123,10 +128,13 @@ class Run:
         if not self.state_path.exists():
             return None
         try:
-            return cast(dict[str, Any], torch.load(self.state_path, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            line = str(error).splitlines()[0]
-            raise RunError(f"{self.state_path}: is damaged ({line}); delete it to start the run anew") from None
+            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+        except NO_STATE as error:
+            told = str(error).partition("\n")[0].partition(". ")[0]
+            raise RunError(f"{self.state_path}: is damaged ({told}); delete it to start the run anew") from None
+        if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= STATE_KEYS:
+            raise RunError(f"{self.state_path}: is no checkpoint of format {FORMAT}; delete it to start the run anew")
+        return state
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -139,8 +147,14 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            values = [json.loads(line) for line in lines if line.endswith("}")]
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"{path}: is damaged ({error}); mend it or delete it") from None
+        if not all(isinstance(value, dict) and isinstance(value.get("step"), int) for value in values):
+            raise RunError(f"{path}: is damaged (a line says no step); mend it or delete it")
+        return values
 
     def forget_after(self, step: int) -> None:
         """Drop log lines of steps that will be done again."""
@@ -170,17 +184,32 @@ def open_run(path: Path) -> Run:
         RunError: if the folder is no run, or one of a version that this medgan does not read.
     """
     path = Path(path)
-    if not (path / "config.yaml").is_file() or not (path / "card.json").is_file():
+    if not _is_run(path):
         raise RunError(
             f"{path}: is no run folder (config.yaml and card.json are expected in it); name one made by train"
         )
-    try:
-        version = json.loads((path / "card.json").read_text(encoding="utf-8")).get("format")
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path / 'card.json'}: cannot be read ({error})") from None
+    version = _format_of(path / "card.json")
     if version != FORMAT:
-        raise RunError(f"{path}: a run of format {version}; medgan {medgan.__version__} reads format {FORMAT}")
-    return Run(path, load(path / "config.yaml"))
+        raise RunError(
+            f"{path}: a run of format {version}; medgan {medgan.__version__} reads format {FORMAT}; "
+            "use the medgan that made it, or train again"
+        )
+    try:
+        return Run(path, load(path / "config.yaml"))
+    except ConfigError as error:
+        raise RunError(f"{path / 'config.yaml'}: is not what train wrote ({error}); copy it anew") from None
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file() and (path / "card.json").is_file()
+
+
+def _format_of(card: Path) -> Any:
+    try:
+        values = json.loads(card.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{card}: cannot be read ({error}); copy it anew") from None
+    return values.get("format") if isinstance(values, dict) else None
 
 
 def start_run(path: Path, config: Config) -> Run:
@@ -193,7 +222,7 @@ def start_run(path: Path, config: Config) -> Run:
         OutputError: if it holds something else or cannot be written.
     """
     run = Run(Path(path), config)
-    if not (run.path / "config.yaml").exists():
+    if not _is_run(run.path):
         with replacing(run.path) as temporary:
             temporary.mkdir()
             (temporary / "config.yaml").write_text(dump(config), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reprlib import Repr
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -10,6 +11,9 @@ from pydantic_core import ErrorDetails
 from medgan.errors import ConfigError
 
 __all__ = ["Settings"]
+
+_SEEN = Repr()  # of a few words: a value may be a whole file, or nested without end
+_SEEN.maxstring = 80
 
 
 class Settings(BaseModel):
@@ -58,7 +62,7 @@ def _line(item: ErrorDetails, root: type[BaseModel], where: str) -> str:
             return f"{path}: missing, and it has no default"
         case "union_tag_not_found":
             return f"{path}.name: missing; it says which of the kinds this is"
-    return f"{path}: {item['msg'].removeprefix('Value error, ')} (seen: {item['input']!r})"
+    return f"{path}: {item['msg'].removeprefix('Value error, ')} (seen: {_SEEN.repr(item['input'])})"
 
 
 def _follow(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[type[BaseModel]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,8 +13,9 @@ from medgan.atomic import replacing
 from medgan.cases import Case, read_cases
 from medgan.config import Config
 from medgan.device import pick_device
-from medgan.errors import InputError, OutputError
+from medgan.errors import CasesError, InputError, OutputError
 from medgan.formats import read, write
+from medgan.formats.nifti import Space
 from medgan.models.base import Translator
 from medgan.prep import check, clipped_share, from_network, to_network
 from medgan.progress import say, track
@@ -81,9 +83,11 @@ def translate(
     """
     run = run if isinstance(run, Run) else open_run(Path(run))
     source, out, place = Path(source), Path(out), pick_device(device)
+    is_table = source.suffix.lower() == ".csv"
+    _refuse_idle(is_table, series, split)
     overlap = run.config.overlap if overlap is None else overlap
     how = _How(run, run.translator().to(place), place, batch, overlap, trust)
-    if source.suffix.lower() == ".csv":
+    if is_table:
         return _translate_table(how, source, out, split)
     return [_translate_one(how, _Job(source.name.split(".")[0], source, out, series))]
 
@@ -143,12 +147,22 @@ class _Job:
     series: str | None = None
 
 
+def _refuse_idle(is_table: bool, series: str | None, split: str | None) -> None:
+    """An option that would have no effect."""
+    if is_table and series is not None:
+        raise InputError(f"series: {series!r} names a series of a folder; a table already names its images")
+    if not is_table and split is not None:
+        raise InputError(f"split: {split!r} goes with a table of cases; one volume has none")
+
+
 def _translate_one(how: _How, job: _Job) -> Translated:
+    if job.out.is_file() or (job.out.is_dir() and any(job.out.iterdir())):
+        raise OutputError(f"{job.out}: exists already; choose another name or remove it")
     volume = read(job.source, series=job.series)
     if not how.trust:
         _check(volume, how.run.config, job.source)
-    if not _is_nifti(job.out) and volume.header is None:
-        raise InputError(f"{job.out}: the source is no DICOM series, so the output is a file: name it .nii.gz")
+    if isinstance(volume.header, Space) and not job.out.name.endswith((".nii", ".nii.gz")):
+        raise OutputError(f"{job.out}: the source is no DICOM series, so the output is a file: name it .nii.gz")
     synthetic = translate_volume(
         how.run,
         volume,
@@ -179,6 +193,8 @@ def _told(run: Run, job: _Job, volume: Volume, synthetic: Volume) -> Translated:
 def _translate_table(how: _How, table: Path, out: Path, split: str | None) -> list[Translated]:
     """All cases; those that are there already from the same weights are not done again."""
     cases = read_cases(table, split=split)
+    if not cases:
+        raise CasesError(f"{table}: has no case in the split {split}; name another split, or none for all cases")
     _claim(out, how.run)
     jobs = [_Job(case.name, case.images["a"], output_path(case, out)) for case in cases]
     todo = [job for job in jobs if not job.out.exists()]
@@ -193,14 +209,18 @@ def _claim(out: Path, run: Run) -> None:
     if not ledger.exists():
         with replacing(ledger) as temporary:
             temporary.write_text(json.dumps({"weights_sha256": run.weights_sha256, "synthetic": True}) + "\n")
-    elif json.loads(ledger.read_text()).get("weights_sha256") != run.weights_sha256:
+    elif _weights_of(ledger) != run.weights_sha256:
         raise OutputError(f"{out}: holds translations by other weights; name another folder")
+
+
+def _weights_of(ledger: Path) -> Any:
+    try:
+        told = json.loads(ledger.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise OutputError(f"{ledger}: cannot be read ({error}); name another folder") from None
+    return told.get("weights_sha256") if isinstance(told, dict) else None
 
 
 def output_path(case: Case, out: Path) -> Path:
     """Where the translation of a case of a table lies: a DICOM folder or a NIfTI file, as its source is."""
     return out / (case.name if case.images["a"].is_dir() else f"{case.name}.nii.gz")
-
-
-def _is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith((".nii", ".nii.gz"))

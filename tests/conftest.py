@@ -17,7 +17,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real scans a
 TINY_CONFIG = """
 cases: cases.csv
 prep:
-  a: {modality: MR, percentiles: [0.5, 99.5]}
+  a: {modality: MR, times_median: [0, 2]}
   b: {modality: CT, unit: HU, range: [-1000, 1000]}
 patch: [16, 16, 1]
 augment: {rotate_deg: 10, scale: 0.1, gamma: 0.2, noise: 0.02}

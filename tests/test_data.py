@@ -14,9 +14,7 @@ from medgan.data import Augment, Pair, Patches, batches, flat_axis, read_pair, r
 from medgan.errors import ConfigError, GeometryError
 from medgan.prep import Intensity, Prep
 
-PREP = Prep(
-    a=Intensity(modality="MR", percentiles=(0.5, 99.5)), b=Intensity(modality="CT", unit="HU", range=(-1000, 1000))
-)
+PREP = Prep(a=Intensity(modality="MR", times_median=(0, 2)), b=Intensity(modality="CT", unit="HU", range=(-1000, 1000)))
 PLAIN = Augment(flip_axes=(), rotate_deg=0, scale=0, gamma=0, noise=0)
 
 

@@ -27,7 +27,7 @@ from medgan.prep import (
 )
 
 HU = Intensity(modality="CT", unit="HU", range=(-1000, 1000))
-MR = Intensity(modality="MR", percentiles=(1, 99))
+MR = Intensity(modality="MR", times_median=(0, 2))
 ORIENTATIONS = ["".join(letters) for axes in permutations(("RL", "AP", "SI")) for letters in product(*axes)]
 
 
@@ -70,16 +70,19 @@ def test_the_window_is_fixed_or_of_each_image() -> None:
     torch.testing.assert_close(scaled, same)
 
 
-def test_percentiles_are_those_of_the_foreground() -> None:
+def test_the_median_is_that_of_the_foreground() -> None:
     array = np.zeros((20, 20, 20))
-    array[5:15, 5:15, 5:15] = np.random.default_rng(0).uniform(100, 200, (10, 10, 10))
+    array[5:15, 5:15, 5:15] = np.random.default_rng(0).uniform(150, 250, (10, 10, 10))
     volume = Volume(array, Grid.regular((20, 20, 20)), "a.u.", "MR")
     assert foreground(array).sum() == 1000
     normalised = in_contract_unit(volume, MR)
     assert normalised.unit == "normalised"
-    low, high = np.percentile(array[5:15, 5:15, 5:15], (1, 99))
-    np.testing.assert_allclose(normalised.array, (array - low) / (high - low) * 1000, rtol=1e-4, atol=1e-2)
-    assert clipped_share(volume, MR) == pytest.approx(0.02, abs=2e-3)
+    median = np.median(array[5:15, 5:15, 5:15])
+    np.testing.assert_allclose(normalised.array, array / median * 1000, rtol=1e-5)
+    np.testing.assert_allclose(to_network(volume, MR)[0], (array / median - 1).clip(-1, 1), atol=1e-6)
+    assert MR.output_range == (0, 2000)
+    narrow = Intensity(modality="MR", times_median=(0, 1))
+    assert clipped_share(volume, narrow) == pytest.approx(0.5, abs=2e-3)
 
 
 def test_foreground_has_no_holes_and_one_piece() -> None:
@@ -144,7 +147,7 @@ def test_grids_that_do_not_meet_are_refused() -> None:
 def test_the_wrong_image_is_refused(unit: str, modality: str, low: float, message: str) -> None:
     volume = Volume(np.full((3, 3, 3), low), Grid.regular((3, 3, 3)), unit, modality)
     with pytest.raises(InputError, match=message):
-        check(volume, Intensity(modality="MR", percentiles=(1, 99)), "scan.nii.gz")
+        check(volume, Intensity(modality="MR", times_median=(0, 2)), "scan.nii.gz")
 
 
 def test_a_ct_without_air_and_unit_is_not_taken_for_hu() -> None:
@@ -154,9 +157,9 @@ def test_a_ct_without_air_and_unit_is_not_taken_for_hu() -> None:
     check(shifted.with_array(shifted.array - 1024), HU, "scan.nii.gz")
 
 
-def test_an_image_of_one_value_is_refused() -> None:
-    with pytest.raises(InputError, match="one value"):
-        to_network(Volume(np.ones((3, 3, 3)), Grid.regular((3, 3, 3))), MR)
+def test_an_empty_image_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot be scaled"):
+        to_network(Volume(np.zeros((3, 3, 3)), Grid.regular((3, 3, 3))), MR)
 
 
 @pytest.mark.parametrize(
@@ -164,11 +167,11 @@ def test_an_image_of_one_value_is_refused() -> None:
     [
         ({"modality": "CT"}, "either range"),
         ({"modality": "CT", "range": [5, 5]}, "lower end"),
-        ({"modality": "CT", "percentiles": [0, 101]}, "between 0 and 100"),
+        ({"modality": "CT", "times_median": [3, 2]}, "lower end"),
         ({"modality": "CT", "range": [0, 1], "windw": 3}, "prep.b.windw: unknown key"),
     ],
 )
 def test_settings_out_of_range_name_their_key(values: dict[str, object], key: str) -> None:
-    good = {"modality": "MR", "percentiles": [1, 99]}
+    good = {"modality": "MR", "times_median": [0, 2]}
     with pytest.raises(ConfigError, match=key):
         Prep.parse({"a": good, "b": values}, "prep")

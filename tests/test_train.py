@@ -98,7 +98,7 @@ def test_a_run_folder_is_whole(straight: Run) -> None:
     names = {path.name for path in straight.path.iterdir()}
     assert names == {"config.yaml", "weights.safetensors", "state.pt", "metrics.jsonl", "card.json", "images", "tb"}
     card = json.loads((straight.path / "card.json").read_text())
-    assert card["contract"]["b"] == {"modality": "CT", "unit": "HU", "range": [-1000, 1000], "percentiles": None}
+    assert card["contract"]["b"] == {"modality": "CT", "unit": "HU", "range": [-1000, 1000], "times_median": None}
     assert card["num_train_patients"] == 3
     assert card["best"] == straight.best
     assert "p0" not in (straight.path / "card.json").read_text()

@@ -1,4 +1,10 @@
-"""Draw the figures of the documentation: `python tools/figures.py NAME …` (all of them without a name)."""
+"""Draw the figures of the documentation.
+
+```
+python tools/figures.py phantom
+python tools/figures.py demo FOLDER      # what `medgan demo --out FOLDER` has made
+```
+"""
 
 from __future__ import annotations
 
@@ -10,10 +16,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from medgan.cases import read_cases
+from medgan.formats import read
+from medgan.formats.png import synthetic_text, write_png
 from medgan.phantom import head
-from medgan.volume import Grid
+from medgan.pictures import Axis, diverging, montage, plane, slice_picture
+from medgan.translate import output_path
+from medgan.volume import Grid, Volume
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
+CT_WINDOW_HU = (-500.0, 1300.0)
+ERROR_LIMIT_HU = 300.0
+TILE_PX = 220
+ACROSS: dict[Axis, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
+DEMO_CUTS: tuple[tuple[Axis, float], ...] = (("axial", 0.3), ("axial", 0.55), ("sagittal", 0.5))
 Grey = npt.NDArray[np.uint8]
 
 
@@ -29,7 +45,33 @@ def phantom() -> Path:
     return _save(np.vstack(rows), "phantom")
 
 
-FIGURES: dict[str, Callable[[], Path]] = {"phantom": phantom}
+def demo(folder: Path) -> Path:
+    """The first held-out patient of a demo in three planes: source, synthetic, reference, signed error."""
+    case = read_cases(folder / "cases.csv", split="test")[0]
+    source, reference = read(case.images["a"]), read(case.images["b"])
+    synthetic = read(output_path(case, folder / "translated"))
+    mask = read(case.images["mask"]).reorient(source.grid.orientation)
+    path = IMAGES / "demo.png"
+    rows = [_row([source, synthetic, reference, mask], *cut) for cut in DEMO_CUTS]
+    write_png(montage(rows), path, text=synthetic_text(synthetic.synthetic))
+    return path
+
+
+FIGURES: dict[str, Callable[..., Path]] = {"phantom": phantom, "demo": demo}
+
+
+def _row(volumes: list[Volume], axis: Axis, height: float) -> list[Grey]:
+    """Four pictures of the plane at a share of the volume; the error in colours, inside the mask."""
+    source, synthetic, reference, mask = volumes
+    bright = float(np.percentile(source.array[mask.array > 0], 99.5))
+    index = round(height * (source.reorient("RAS").grid.shape[ACROSS[axis]] - 1))
+    error = reference.with_array((synthetic.array.astype(np.float32) - reference.array) * (mask.array > 0))
+    return [
+        slice_picture(source, axis, index, window=(0, bright), longest_px=TILE_PX),
+        slice_picture(synthetic, axis, index, window=CT_WINDOW_HU, longest_px=TILE_PX),
+        slice_picture(reference, axis, index, window=CT_WINDOW_HU, longest_px=TILE_PX),
+        diverging(plane(error, axis, index, longest_px=TILE_PX), ERROR_LIMIT_HU),
+    ]
 
 
 def _windowed(values: npt.NDArray[np.float32], low: float, high: float) -> Grey:
@@ -52,11 +94,10 @@ def _save(picture: Grey, name: str) -> Path:
     return path
 
 
-def main(names: list[str]) -> None:
-    """Draw the named figures."""
-    for name in names or FIGURES:
-        print(FIGURES[name]())
+def main(name: str, *folders: str) -> None:
+    """Draw the named figure."""
+    print(FIGURES[name](*map(Path, folders)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])
