@@ -163,17 +163,24 @@ def _translate_one(how: _How, job: _Job) -> Translated:
         _check(volume, how.run.config, job.source)
     if isinstance(volume.header, Space) and not job.out.name.endswith((".nii", ".nii.gz")):
         raise OutputError(f"{job.out}: the source is no DICOM series, so the output is a file: name it .nii.gz")
-    synthetic = translate_volume(
-        how.run,
-        volume,
-        game=how.game,
-        device=how.device,
-        batch=how.batch,
-        overlap=how.overlap,
-        label=f"Translating {job.case}",
-    )
+    synthetic = _synthetic(how, job, volume)
     write(synthetic, job.out)
     return _told(how.run, job, volume, synthetic)
+
+
+def _synthetic(how: _How, job: _Job, volume: Volume) -> Volume:
+    try:
+        return translate_volume(
+            how.run,
+            volume,
+            game=how.game,
+            device=how.device,
+            batch=how.batch,
+            overlap=how.overlap,
+            label=f"Translating {job.case}",
+        )
+    except InputError as error:
+        raise InputError(f"{job.source}: {error}") from None
 
 
 def _check(volume: Volume, config: Config, source: Path) -> None:
