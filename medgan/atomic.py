@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medgan.errors import OutputError
@@ -50,7 +50,7 @@ def _refuse_full_folder(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    elif path.exists():
+    """Quietly: an error here would hide the one for which it is removed."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
         path.unlink()

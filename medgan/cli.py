@@ -132,10 +132,11 @@ def translate(
 @app.command()
 def evaluate(
     pred: Annotated[Path, typer.Argument(help="A volume, or a folder of them.")],
-    ref: Annotated[Path, typer.Argument(help="A volume, or a folder of them with the same case names.")],
+    ref: Annotated[Path, typer.Argument(help="A volume, a folder of them by case, or a cases table.")],
     mask: Annotated[Path | None, typer.Option(help="Where errors count: a volume or a folder.")] = None,
     preset: Annotated[str, typer.Option(help="synthrad2023 or synthrad2025.")] = "synthrad2023",
     value_range: Annotated[Range | None, typer.Option("--range", help="Low and high, for images not in HU.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of a table: train, val or test.")] = None,
     run_folder: Annotated[Path | None, typer.Option("--run", help="Compare in this run's unit and range.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.csv and metrics.json.")] = None,
     as_json: AsJson = False,
@@ -144,7 +145,7 @@ def evaluate(
     from medgan.evaluate import evaluate as run
     from medgan.tables import metrics_table
 
-    rows = run(pred, ref, mask=mask, preset=preset, value_range=value_range, run=run_folder, out=out)
+    rows = run(pred, ref, mask=mask, preset=preset, value_range=value_range, run=run_folder, split=split, out=out)
     _print(rows, metrics_table(rows), as_json)
 
 
@@ -160,7 +161,7 @@ def demo(
 
 
 def main() -> None:
-    """Run the command line; errors that medgan raises on purpose become one red line and exit code 1."""
+    """Run the command line; what medgan refuses, or the system refuses it, becomes one red line and exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
@@ -171,11 +172,17 @@ def main() -> None:
         return
     try:
         app()
-    except MedganError as error:
+    except (MedganError, OSError) as error:
         if "--debug" in sys.argv:
             raise
-        typer.secho(f"Error: {' '.join(str(error).split())}", fg=typer.colors.RED, err=True)
+        typer.secho(f"Error: {' '.join(_told(error).split())}", fg=typer.colors.RED, err=True)
         sys.exit(1)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError):  # at a path that no function could even look at
+        return f"{error.filename or 'the system'}: {error.strerror or error}; check the path and its permissions"
+    return str(error)
 
 
 def _print(values: Any, text: str, as_json: bool) -> None:

@@ -8,7 +8,6 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from medgan import __version__
 from medgan.atomic import replacing
 from medgan.errors import GeometryError, InputError
 from medgan.formats import read
+from medgan.match import Trio, match
 from medgan.metrics import PRESETS, Preset
-from medgan.prep import Intensity, in_contract_unit
+from medgan.prep import NORMALISED_UNIT, Intensity, in_contract_unit
 from medgan.progress import track
 from medgan.run import open_run
 from medgan.volume import Volume
@@ -33,7 +33,6 @@ Range = tuple[float, float]
 
 UNKNOWN_UNIT = "a.u."
 SCORED, NO_PREDICTION, NO_REFERENCE = "scored", "no prediction", "no reference"
-_NIFTI = (".nii.gz", ".nii")
 _METRICS = tuple(dict.fromkeys(name for preset in PRESETS.values() for name in preset.metrics))
 _NUM_RESAMPLES, _SEED = 2000, 0
 
@@ -47,11 +46,13 @@ def evaluate(
     out: Path | str | None = None,
     value_range: Range | None = None,
     run: Path | str | None = None,
+    split: str | None = None,
 ) -> list[Row]:
     """Score predicted volumes against their references, one row a case.
 
     A path is a NIfTI file, a folder of one DICOM series, or a folder of cases: NIfTI files named by case, or
-    sub-folders named by case that hold one NIfTI file or DICOM series each. Two single volumes match whatever their
+    sub-folders named by case that hold one NIfTI file or DICOM series each. References may also be a table of cases
+    (.csv): its role `b`, and its masks unless others are given. Two single volumes match whatever their
     names are. Volumes are compared on one grid: array axes may run differently, but nothing is resampled.
 
     A row has `case`, `status` (`scored`, `no prediction`, `no reference`), `preset`, `range` [low, high], the preset's
@@ -68,6 +69,7 @@ def evaluate(
         value_range: lowest and highest value in place of the preset's, for images that are not in HU.
         run: the run that made the predictions; references are brought to the unit of its output (MR is scaled by the
             median of each image's own foreground), and where that is not HU its range takes the preset's place.
+        split: which cases of a table; all if not given.
 
     Raises:
         RunError: if the run cannot be used.
@@ -77,7 +79,7 @@ def evaluate(
         OutputError: if `out` cannot be written.
     """
     chosen = _preset(preset)
-    trios = _matched(Path(pred), Path(ref), None if mask is None else Path(mask))
+    trios = match(Path(pred), Path(ref), None if mask is None else Path(mask), split)
     target = None if run is None else open_run(Path(run)).config.prep.b
     if target and target.unit != "HU":
         value_range = value_range or target.output_range
@@ -156,23 +158,13 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float | int | None]]:
     return {name: _statistics([row[name] for row in scored]) for name in names}
 
 
-@dataclass(frozen=True)
-class _Trio:
-    """Where the volumes of one case are; None for what is missing."""
-
-    case: str
-    pred: Path | None
-    ref: Path | None
-    mask: Path | None
-
-
 def _preset(name: str) -> Preset:
     if name not in PRESETS:
         raise InputError(f"preset {name!r} is unknown (accepted: {', '.join(PRESETS)})")
     return PRESETS[name]
 
 
-def _row(trio: _Trio, preset: Preset, value_range: Range | None, target: Intensity | None) -> Row:
+def _row(trio: Trio, preset: Preset, value_range: Range | None, target: Intensity | None) -> Row:
     if trio.pred is None:
         return _blank(trio.case, NO_PREDICTION, preset, value_range)
     if trio.ref is None:
@@ -220,6 +212,11 @@ def _why(value: float) -> str:
 
 def _common_unit(pred: Volume, ref: Volume, case: str) -> str:
     """The unit of both; one that is not stated is taken to be the other's."""
+    if (pred.unit == NORMALISED_UNIT) != (ref.unit == NORMALISED_UNIT):
+        raise InputError(
+            f"case {case!r}: the prediction is in {pred.unit}, the reference in {ref.unit}; an image in "
+            f"{NORMALISED_UNIT} values is compared in the unit of the run that made it: name the run by --run"
+        )
     stated = {unit for unit in (pred.unit, ref.unit) if unit != UNKNOWN_UNIT}
     if len(stated) > 1:
         raise InputError(
@@ -240,70 +237,6 @@ def _on_one_grid(volume: Volume, ref: Volume, what: str, case: str) -> tuple[Vol
     )
 
 
-def _matched(pred: Path, ref: Path, mask: Path | None) -> list[_Trio]:
-    preds, refs = _find_cases(pred), _find_cases(ref)
-    if _is_single(pred, preds) and _is_single(ref, refs):
-        preds = dict.fromkeys(refs, next(iter(preds.values())))
-    both = [case for case in refs if case in preds]
-    if not both:
-        raise InputError(f"no case is in both: {pred} has {_some(preds)}, {ref} has {_some(refs)}; name them alike")
-    masks = _masks(mask, both)
-    cases = sorted({**refs, **preds})
-    return [_Trio(case, preds.get(case), refs.get(case), masks.get(case)) for case in cases]
-
-
-def _masks(path: Path | None, cases: list[str]) -> dict[str, Path]:
-    if path is None:
-        return {}
-    masks = _find_cases(path)
-    if _is_single(path, masks):
-        return dict.fromkeys(cases, next(iter(masks.values())))
-    missing = [case for case in cases if case not in masks]
-    if missing:
-        raise InputError(f"{path}: no mask for {_some(missing)}; every case to score needs one, or give no masks")
-    return masks
-
-
-def _find_cases(path: Path) -> dict[str, Path]:
-    """Volumes by case."""
-    if path.is_file():
-        return {_case_of(path): path}
-    if not path.is_dir():
-        raise InputError(f"{path}: is not there; give a NIfTI file, a DICOM folder or a folder of cases")
-    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    homes = [entry for entry in entries if entry.is_dir() or entry.name.lower().endswith(_NIFTI)]
-    if entries and not homes:
-        return {path.name: path}
-    cases = {_case_of(home): _volume_of(home) for home in homes}
-    if len(cases) < max(len(homes), 1):
-        raise InputError(f"{path}: " + ("holds a case twice; keep one of each" if homes else "is empty"))
-    return cases
-
-
-def _case_of(path: Path) -> str:
-    suffix = next((suffix for suffix in _NIFTI if path.name.lower().endswith(suffix)), "")
-    return path.name[: len(path.name) - len(suffix)]
-
-
-def _volume_of(home: Path) -> Path:
-    images = [home] if home.is_file() else sorted(p for p in home.iterdir() if p.name.lower().endswith(_NIFTI))
-    if len(images) > 1:
-        names = _some([image.name for image in images])
-        raise InputError(
-            f"{home}: holds several volumes ({names}); a case has one, so point to folders that hold one each"
-        )
-    return images[0] if images else home
-
-
-def _is_single(path: Path, cases: Mapping[str, Path]) -> bool:
-    return path.is_file() or list(cases.values()) == [path]
-
-
-def _some(cases: Mapping[str, Path] | Sequence[str]) -> str:
-    names = list(cases)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
 def _statistics(numbers: Sequence[float | None]) -> dict[str, float | int | None]:
     known = np.array([number for number in numbers if number is not None], dtype=np.float64)
     counts: dict[str, float | int | None] = {"n": known.size, "num_undefined": len(numbers) - known.size}
@@ -322,7 +255,7 @@ def _ci95_of_mean(numbers: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _write(out: Path, rows: list[Row], trios: list[_Trio], settings: dict[str, Any]) -> None:
+def _write(out: Path, rows: list[Row], trios: list[Trio], settings: dict[str, Any]) -> None:
     record = {
         "summary": summarise(rows),
         "counts": {status: sum(row["status"] == status for row in rows) for status in _statuses()},
@@ -352,7 +285,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _hashes(trio: _Trio) -> dict[str, str]:
+def _hashes(trio: Trio) -> dict[str, str]:
     paths = {"pred": trio.pred, "ref": trio.ref, "mask": trio.mask}
     return {role: _sha256(path) for role, path in paths.items() if path is not None}
 

@@ -43,7 +43,8 @@ FORMAT = 1
 STATE_KEYS = {"step", "best", "game", "shadow", "optimizers"}
 # What torch.load and the pickle reader in it raise on damaged files.
 NO_STATE = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError)
-MAY_DIFFER = {"workers", "validate_every", "checkpoint_every", "log_every"}
+# The table of cases is held by its content, so that a project can move.
+MAY_DIFFER = {"cases", "workers", "validate_every", "checkpoint_every", "log_every"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Run:
             save_file(
                 {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
                 temporary,
-                metadata={"format": "pt", "best": json.dumps(dict(best))},
+                metadata={"best": json.dumps(dict(best))},
             )
 
     def save_state(self, state: Mapping[str, Any]) -> None:
@@ -167,6 +168,7 @@ class Run:
         prep = self.config.prep.model_dump(mode="json")
         card = {"format": FORMAT, "medgan": medgan.__version__, "model": self.config.model.name, "contract": prep}
         about = {"torch": torch.__version__, "python": platform.python_version(), "seed": self.config.train.seed}
+        about["cases_sha256"] = _table_hash(self.config)
         use = "Research only. Images made with these weights are synthetic and not for diagnostic use."
         with replacing(self.path / "card.json") as temporary:
             temporary.write_text(json.dumps({**card, **about, **facts, "intended_use": use}, indent=2) + "\n")
@@ -188,7 +190,7 @@ def open_run(path: Path) -> Run:
         raise RunError(
             f"{path}: is no run folder (config.yaml and card.json are expected in it); name one made by train"
         )
-    version = _format_of(path / "card.json")
+    version = _facts(path / "card.json").get("format")
     if version != FORMAT:
         raise RunError(
             f"{path}: a run of format {version}; medgan {medgan.__version__} reads format {FORMAT}; "
@@ -204,12 +206,16 @@ def _is_run(path: Path) -> bool:
     return (path / "config.yaml").is_file() and (path / "card.json").is_file()
 
 
-def _format_of(card: Path) -> Any:
+def _table_hash(config: Config) -> str:
+    return hashlib.sha256(config.cases.read_bytes()).hexdigest()
+
+
+def _facts(card: Path) -> dict[str, Any]:
     try:
         values = json.loads(card.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{card}: cannot be read ({error}); copy it anew") from None
-    return values.get("format") if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else {}
 
 
 def start_run(path: Path, config: Config) -> Run:
@@ -242,6 +248,8 @@ def _refuse_other_config(run: Run, config: Config) -> None:
     if changed:
         shown = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} now)" for key in changed[:4])
         raise RunError(f"{run.path}: was started with another config: {shown}; name a new folder or the same config")
+    if _facts(run.path / "card.json").get("cases_sha256") != _table_hash(config):
+        raise RunError(f"{config.cases}: has changed since {run.path} was started from it; name a new folder")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -41,7 +41,9 @@ class Study:
     outcomes: list[Outcome]
 
 
-def study(run: Run, out: Path, *, split: str = "test", preset: str = "synthrad2023", device: str = "auto") -> Study:
+def study(
+    run: Run, out: Path | str, *, split: str = "test", preset: str = "synthrad2023", device: str = "auto"
+) -> Study:
     """Translate the held-out cases of the run's own table and score them beside two intensity maps.
 
     The maps are fitted on the training cases, inside their masks: the best monotone map from source to target, and
@@ -58,7 +60,7 @@ def study(run: Run, out: Path, *, split: str = "test", preset: str = "synthrad20
     Raises:
         CasesError: if the split has no case.
     """
-    cases = _cases(run, split)
+    cases, out = _cases(run, split), Path(out)
     translate(run, run.config.cases, out, split=split, device=device)
     training = read_pairs(_cases(run, "train"), run.config.prep, "Reading training cases")
     held_out = read_pairs(cases, run.config.prep, "Reading held-out cases")

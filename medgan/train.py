@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,11 +76,13 @@ def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Pa
     if learner.step >= config.train.steps:
         say(f"{run.path}: its {config.train.steps} steps are done")
         return run
+    if learner.step:
+        say(f"{run.path}: going on from step {learner.step}")
     pairs = read_pairs(training, config.prep, "Reading training cases")
     held_out = read_pairs(validation, config.prep, "Reading validation cases")
-    run.write_card(_card(config, learner, training, validation))
+    run.write_card(_card(learner, training, validation))
     _loop(run, learner, fabric, pairs, held_out)
-    run.write_card(_card(config, learner, training, validation) | {"best": learner.best})
+    run.write_card(_card(learner, training, validation) | {"best": learner.best})
     return run
 
 
@@ -164,7 +165,7 @@ def _validate(run: Run, learner: Learner, held_out: list[Pair], patches: Patches
         if value is not None:
             board.add_scalar(f"val/{name}", value, learner.step)
     picture = show(fakes, held_out, config.prep.b.output_range)
-    board.add_image("val", picture, learner.step, dataformats="HWC")
+    board.add_image("val/source_synthetic_target_error", picture, learner.step, dataformats="HWC")
     mark = Synthesis(config.model.name, version=medgan.__version__, description=f"validation at step {learner.step}")
     write_png(picture, run.images / f"step_{learner.step:07d}.png", text=synthetic_text(mark))
     _keep_best(run, learner, scores)
@@ -201,7 +202,6 @@ def _learner(game: Translator, run: Run, fabric: Fabric) -> Learner:
     if state:
         game.load_state_dict(state["game"])
         shadow.load_state_dict(state["shadow"])
-        say(f"{run.path}: going on from step {state['step']}")
     for each in (game, shadow):
         each.to(fabric.device).to(memory_format=_memory_format(run.config))  # type: ignore[call-overload]
     optimizers = set_up(game, fabric, run.config, state)
@@ -304,10 +304,9 @@ def _memory_format(config: Config) -> torch.memory_format:
     return torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
 
 
-def _card(config: Config, learner: Learner, training: list[Case], validation: list[Case]) -> dict[str, Any]:
-    """What is said of the training data: how much, and which table by its hash; never who."""
+def _card(learner: Learner, training: list[Case], validation: list[Case]) -> dict[str, Any]:
+    """What is said of the training data: how much; never who."""
     return {
-        "cases_sha256": hashlib.sha256(config.cases.read_bytes()).hexdigest(),
         "num_train_patients": len({case.patient for case in training}),
         "num_val_patients": len({case.patient for case in validation}),
         "num_parameters": sum(p.numel() for p in learner.shadow.generators.parameters()),

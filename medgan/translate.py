@@ -181,6 +181,10 @@ def _synthetic(how: _How, job: _Job, volume: Volume) -> Volume:
         )
     except InputError as error:
         raise InputError(f"{job.source}: {error}") from None
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise InputError(
+            f"{job.source}: {how.device} has too little memory for {how.batch} windows at once; lower --batch"
+        ) from error
 
 
 def _check(volume: Volume, config: Config, source: Path) -> None:

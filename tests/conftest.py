@@ -1,4 +1,4 @@
-"""What all tests share: where the real scans are, and a cohort small enough to train on in seconds."""
+"""What all tests share: one thread, where the real scans are, and a cohort small enough to train on in seconds."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ train: {steps: 10, batch: 2, lr: 0.001, ema: 0.9, validate_every: 5, checkpoint_
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _few_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    """Nets are tiny here: a second thread would only wait, and sums would hang on how many there are."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -523,3 +523,14 @@ def test_dcentvfy_finds_source_and_derived_series_consistent(source, tmp_path):
     files = [str(path) for path in (*source.iterdir(), *folder.iterdir())]
     done = subprocess.run(["dcentvfy", *files], capture_output=True, text=True, check=False)
     assert (done.stdout + done.stderr).strip() == ""
+
+
+def test_normalised_mr_says_so_and_comes_back_so(tmp_path: Path) -> None:
+    grid = Grid.regular((6, 5, 4), spacing_mm=(1, 1, 3))
+    values = np.linspace(0, 2500, 120).reshape(6, 5, 4).astype(np.float32)
+    mark = Synthesis("pix2pix", "ab" * 32, "0.1.0", "CT to MR")
+    volume = Volume(values, grid, "normalised", "MR", mark)
+    back = read(write(volume, tmp_path / "mr", subject=Subject()))
+    assert (back.unit, back.modality, back.synthetic) == ("normalised", "MR", mark)
+    turned = back.reorient(grid.orientation)
+    assert np.abs(turned.array - values).max() <= 1.3

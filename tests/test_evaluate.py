@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from itertools import permutations, product
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medgan import Grid, Volume, evaluate
+from medgan.cases import Case, write_cases
 from medgan.errors import GeometryError, InputError, MedganError
 from medgan.evaluate import score, summarise
 from medgan.formats import write
@@ -272,3 +274,30 @@ def test_dicom_is_scored_against_nifti(tmp_path):
     assert [row["mae"] for row in rows] == [3, 3]
     assert rows[0]["unit"] == "HU"
     assert [row["mae"] for row in evaluate(tmp_path / "pred" / "p1", tmp_path / "ref" / "p2.nii.gz")] == [3]
+
+
+def test_references_and_masks_come_from_a_table_of_cases(tmp_path: Path) -> None:
+    grid = Grid.regular((9, 9, 9))
+    array = np.arange(729, dtype=np.int16).reshape(9, 9, 9)
+    cases = []
+    for name, split in (("p1", "test"), ("p2", "test"), ("p3", "train")):
+        home = tmp_path / "cohort" / name
+        home.mkdir(parents=True)
+        write(Volume(array, grid, "HU", "CT"), home / "ct.nii.gz")
+        write(Volume((array > 300).astype(np.uint8), grid, "label"), home / "mask.nii.gz")
+        cases.append(Case(name, name, split, {"b": home / "ct.nii.gz", "mask": home / "mask.nii.gz"}))
+    write_cases(cases, tmp_path / "cases.csv")
+    write(Volume((array + 5).astype(np.int16), grid, "HU", "CT"), tmp_path / "pred" / "p1.nii.gz")
+    rows = evaluate(tmp_path / "pred", tmp_path / "cases.csv", split="test")
+    assert [(row["case"], row["status"]) for row in rows] == [("p1", "scored"), ("p2", "no prediction")]
+    assert rows[0]["mae"] == 5
+    assert rows[0]["num_voxels"] == 729 - 301
+    with pytest.raises(InputError, match="goes with a table"):
+        evaluate(tmp_path / "pred", tmp_path / "cohort", split="test")
+
+
+def test_normalised_values_are_not_compared_with_others() -> None:
+    volume = Volume(np.full((8, 8, 8), 700.0), Grid.regular((8, 8, 8)), "normalised", "MR")
+    with pytest.raises(InputError, match="--run"):
+        score(volume, volume.with_array(volume.array, unit="a.u."))
+    assert score(volume, volume, value_range=(0, 2500))["unit"] == "normalised"

@@ -19,7 +19,7 @@ ROWS = [
     {"volume", "atomic", "progress", "device"},
     {"formats", "prep", "nets", "losses", "metrics", "pictures", "baselines"},
     {"cases", "phantom"},
-    {"models", "inspect", "convert", "index"},
+    {"models", "inspect", "convert", "index", "match"},
     {"data"},
     {"config", "sliding"},
     {"run"},

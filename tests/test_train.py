@@ -61,7 +61,7 @@ def test_ten_steps_are_five_a_kill_a_resume_and_five(straight: Run, tiny_cohort:
         "    if learner.step == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(learner, *rest)\n"
         "t._step = step\n"
-        "import torch; torch.set_num_threads(2)\n"
+        "import torch; torch.set_num_threads(1)\n"
         "t.train(sys.argv[1], out=sys.argv[2], device='cpu')\n"
     )
     out = tmp_path / "killed"
@@ -85,12 +85,15 @@ def test_a_kill_at_any_moment_is_survived(straight: Run, tiny_cohort: Path, tmp_
     """Killed again and again after random times, the run always goes on and ends with the same weights."""
     out, rng = tmp_path / "killed", np.random.default_rng(0)
     command = [sys.executable, "-m", "medgan", "train", str(tiny_cohort / "tiny.yaml"), "train.checkpoint_every=1"]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     for _ in range(8):
-        process = subprocess.Popen([*command, "--out", str(out), "--device", "cpu"], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*command, "--out", str(out), "--device", "cpu"], stderr=subprocess.DEVNULL, env=one_thread
+        )
         time.sleep(float(rng.uniform(3, 9)))
         process.kill()
         process.wait()
-    subprocess.run([*command, "--out", str(out), "--device", "cpu"], check=True)
+    subprocess.run([*command, "--out", str(out), "--device", "cpu"], check=True, env=one_thread)
     assert_same(load_file(out / "weights.safetensors"), load_file(straight.weights_path))
 
 
@@ -202,3 +205,20 @@ def test_a_table_without_validation_is_refused(tiny_cohort: Path, tmp_path: Path
         (tmp_path / path.name).symlink_to(path)
     with pytest.raises(CasesError, match="split val"):
         train(tiny_cohort / "tiny.yaml", [f"cases={tmp_path / 'cases.csv'}"], out=tmp_path / "run", device="cpu")
+
+
+def copy_of_cohort(folder: Path, to: Path) -> Path:
+    to.mkdir()
+    for path in folder.iterdir():
+        if path.is_file():
+            (to / path.name).write_bytes(path.read_bytes())
+    return to
+
+
+def test_a_project_may_move_but_its_table_may_not_change(straight: Run, tiny_cohort: Path, tmp_path: Path) -> None:
+    moved = copy_of_cohort(tiny_cohort, tmp_path / "moved")
+    train(moved / "tiny.yaml", out=straight.path, device="cpu")
+    table = (moved / "cases.csv").read_text()
+    (moved / "cases.csv").write_text(table.replace("p2,p2,train", "p2,p2,test"))
+    with pytest.raises(RunError, match="has changed since"):
+        train(moved / "tiny.yaml", out=straight.path, device="cpu")

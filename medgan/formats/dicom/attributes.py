@@ -232,7 +232,7 @@ KINDS = {
     "MR": Kind(
         sop_class=MRImageStorage,
         image_type=("DERIVED", "SECONDARY", "OTHER"),
-        units=("a.u.",),
+        units=("a.u.", "normalised"),
         acquisition=(*_ACQUISITION, *_MR),
         needed={
             "ScanningSequence": "RM",

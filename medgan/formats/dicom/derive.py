@@ -22,6 +22,7 @@ from medgan.formats.dicom.mark import (
     is_acquisition,
     synthesis_of,
     synthesizing_item,
+    unit_remark,
 )
 from medgan.formats.dicom.source import Source
 from medgan.formats.dicom.stored import Stored
@@ -110,7 +111,8 @@ def _describe_series(common: Dataset, order: Order, synthetic: bool, source_numb
     common.SOPClassUID, common.Modality, common.ImageType = kind.sop_class, order.volume.modality, list(kind.image_type)
     common.SeriesInstanceUID = generate_uid()
     # Beside the source in a list of series; DICOM's whole numbers end at 2³¹.
-    common.SeriesNumber = 100 * int(abs(source_number or 0) % 1e7) + 1
+    made_up = list(KINDS).index(order.volume.modality)  # one number a modality in a study of made-up scans
+    common.SeriesNumber = (made_up if source_number is None else 100 * int(abs(source_number) % 1e7)) + 1
     common.SeriesDescription = _description(common, order, synthetic)
     for moment in ("Series", "Content", "InstanceCreation"):
         setattr(common, f"{moment}Date", _date(order.now))
@@ -152,7 +154,8 @@ def _describe_derivation(common: Dataset, order: Order, synthetic: bool, source_
     made_from = f" from {source_modality}" if source_modality else ""
     maker = f" by {order.volume.synthetic.model}" if order.volume.synthetic else ""
     done = f"Synthesized{maker}{made_from}" if synthetic else f"Rewritten{made_from}"
-    told = [f"{done} with medgan {__version__}", order.stored.remark]
+    unit = unit_remark(order.volume.unit)
+    told = [f"{done} with medgan {__version__}", unit, order.stored.remark]
     common.DerivationDescription = "; ".join(part for part in told if part)[:1024]
     if synthetic:
         common.DerivationCodeSequence = [code("SYNTHESIS", "99MEDGAN", "Image synthesis")]

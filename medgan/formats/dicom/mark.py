@@ -11,11 +11,21 @@ from medgan.formats.dicom.attributes import EQUIPMENT
 from medgan.formats.dicom.headers import text
 from medgan.volume import Synthesis
 
-__all__ = ["NOT_FOR_DIAGNOSIS", "acquisition_item", "code", "is_acquisition", "synthesis_of", "synthesizing_item"]
+__all__ = [
+    "NOT_FOR_DIAGNOSIS",
+    "acquisition_item",
+    "code",
+    "is_acquisition",
+    "synthesis_of",
+    "synthesizing_item",
+    "unit_of",
+    "unit_remark",
+]
 
 NOT_FOR_DIAGNOSIS = "synthetic, not for diagnostic use"
 _SYNTHESIZING, _ACQUISITION = "109100", "109101"
 _WEIGHTS = re.compile(r"weights sha256 ([0-9a-f]{64})")
+_UNIT = re.compile(r" with medgan \S+; values in unit (\w+)")
 
 
 def code(value: str, scheme: str, meaning: str) -> Dataset:
@@ -70,6 +80,17 @@ def synthesis_of(dataset: Dataset) -> Synthesis | None:
         version=text(items[-1], "SoftwareVersions"),
         description=_WEIGHTS.sub("", described, count=1).removeprefix("; ") if weights else described,
     )
+
+
+def unit_remark(unit: str) -> str:
+    """What DerivationDescription says of a unit that DICOM has no attribute for; "" where it has one."""
+    return f"values in unit {unit}" if unit == "normalised" else ""
+
+
+def unit_of(dataset: Dataset) -> str | None:
+    """The unit that `unit_remark` recorded, in files that medgan has derived."""
+    recorded = _UNIT.search(text(dataset, "DerivationDescription"))
+    return recorded.group(1) if recorded else None
 
 
 def _purpose(item: Dataset) -> str:

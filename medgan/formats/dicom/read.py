@@ -13,7 +13,7 @@ from pydicom import Dataset
 
 from medgan.errors import DicomError
 from medgan.formats.dicom.headers import DAMAGE, number, open_dicom, quietly, text
-from medgan.formats.dicom.mark import synthesis_of
+from medgan.formats.dicom.mark import synthesis_of, unit_of
 from medgan.formats.dicom.scan import Series, find_series
 from medgan.formats.dicom.source import Source, remembered
 from medgan.volume import Volume
@@ -29,7 +29,7 @@ def read(path: Path, *, series: str | None = None) -> Volume:
 
     Slices are ordered by their position along the normal; file names and instance numbers do not matter. The array
     is (columns, rows, slices) of rescaled values: int16 where that is exact, else float32. The unit is HU for CT,
-    Bq/ml for PET that says so, else a.u.
+    Bq/ml for PET that says so, `normalised` for MR that a run of medgan made so, else a.u.
 
     Args:
         path: a folder, searched with its sub-folders, or one file.
@@ -163,4 +163,4 @@ def _unit(dataset: Dataset) -> str:
     modality = text(dataset, "Modality")
     if modality == "CT" and "RescaleIntercept" in dataset and text(dataset, "RescaleType") in {"", "HU"}:
         return "HU"
-    return "Bq/ml" if modality == "PT" and text(dataset, "Units") == "BQML" else "a.u."
+    return "Bq/ml" if modality == "PT" and text(dataset, "Units") == "BQML" else unit_of(dataset) or "a.u."
