@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -31,17 +32,30 @@ def replacing(path: Path) -> Iterator[Path]:
         'whole'
     """
     path = Path(path)
+    place = path.absolute()  # `.` has no name of its own
     # The suffix stays last: writers choose the format by it.
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.part.{path.name}")
+    temporary = place.parent / f".{uuid.uuid4().hex[:8]}.part.{place.name}"
     try:
         _refuse_full_folder(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
+        raise OutputError(f"{_final(path)}: cannot be written ({_reason(error)}); choose another place") from error
     finally:
         _remove(temporary)
+
+
+def _final(path: Path) -> str:
+    """The name under which people will know it, also inside a folder that is temporary itself."""
+    return re.sub(r"\.[0-9a-f]{8}\.part\.", "", str(path))
+
+
+def _reason(error: OSError) -> str:
+    """What the system said; pydicom raises it anew with a traceback for a message."""
+    if error.strerror is None and isinstance(error.__cause__, OSError):
+        return _reason(error.__cause__)
+    return error.strerror or str(error)
 
 
 def _refuse_full_folder(path: Path) -> None:

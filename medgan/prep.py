@@ -38,6 +38,7 @@ Array = npt.NDArray[Any]
 NORMALISED_UNIT = "normalised"
 MEDIAN_IS = 1000.0
 AIR_HU = -200.0
+CAP_PERCENTILE = 98
 
 
 class Intensity(Settings):
@@ -177,7 +178,9 @@ def foreground(array: Array) -> npt.NDArray[np.bool_]:
     sample = (array[::2, ::2, ::2] if array.size > 1e6 else array).ravel()
     if sample.min() == sample.max():
         return np.ones(array.shape, dtype=bool)
-    mask = array > threshold_otsu(sample)
+    # A few very bright voxels (vessels, metal) must not draw the threshold above the tissue.
+    capped = np.minimum(sample, np.percentile(sample, CAP_PERCENTILE))
+    mask = array > threshold_otsu(capped if capped.max() > capped.min() else sample)
     labels, count = ndimage.label(mask)
     if count > 1:
         mask = labels == np.bincount(labels.ravel())[1:].argmax() + 1

@@ -26,7 +26,7 @@ from typing import Any, cast
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 import medgan
@@ -112,17 +112,21 @@ class Run:
 
     def save_weights(self, tensors: Mapping[str, Tensor], best: Mapping[str, float | None]) -> None:
         """Replace the kept weights; `best` says when and how good, inside the same file."""
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        content = save(plain, metadata={"best": json.dumps(dict(best))})
         with replacing(self.weights_path) as temporary:
-            save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-                temporary,
-                metadata={"best": json.dumps(dict(best))},
-            )
+            temporary.write_bytes(content)
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""
-        with replacing(self.state_path) as temporary:
-            torch.save({"format": FORMAT, **state}, temporary)
+        try:
+            with replacing(self.state_path) as temporary:
+                torch.save({"format": FORMAT, **state}, temporary)
+        except RuntimeError as error:  # torch's own writer
+            raise OutputError(
+                f"{self.state_path}: cannot be written, most likely for lack of space; the one before is intact, "
+                "so make room and run the same command again"
+            ) from error
 
     def load_state(self) -> dict[str, Any] | None:
         """The last checkpoint, on the CPU, or None before the first."""

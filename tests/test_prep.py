@@ -85,6 +85,14 @@ def test_the_median_is_that_of_the_foreground() -> None:
     assert clipped_share(volume, narrow) == pytest.approx(0.5, abs=2e-3)
 
 
+def test_a_few_very_bright_voxels_do_not_hide_the_tissue() -> None:
+    array = np.random.default_rng(0).uniform(0, 10, (20, 20, 20))
+    array[5:15, 5:15, 5:15] += 150
+    plain = foreground(array)
+    array[6:9, 6:9, 6:9] = 30_000
+    np.testing.assert_array_equal(foreground(array), plain)
+
+
 def test_foreground_has_no_holes_and_one_piece() -> None:
     array = np.zeros((16, 16, 16))
     array[4:12, 4:12, 4:12] = 100
