@@ -1,11 +1,13 @@
-"""What users get wrong: each ends in one red line that says what to do, and leaves nothing behind."""
+"""What users get wrong, and what machines do to them: one red line that says what to do, and nothing half written."""
 
 from __future__ import annotations
 
-import gzip
+import errno
 import json
 import os
 import pty
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,24 +15,27 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
-import yaml
+from bad_input import ALL, Bad
 from command_line import Done, medgan, tree, untrained_run
-from conftest import TINY_CONFIG, tiny_pair
+from conftest import tiny_pair
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medgan import Volume, write
+from medgan import write
+from medgan.cases import read_cases
+from medgan.config import load
+from medgan.errors import MedganError
 from medgan.formats.dicom import Subject
+from medgan.run import Run, open_run, start_run
 
-NO_SPACE_BYTES = 3000  # less than any checkpoint, weights or image here
+PROGRAM = [sys.executable, "-m", "medgan"]
+QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +48,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def good(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which all is well: cases.csv, tiny.yaml, p0_mr.nii.gz …, a DICOM series `mr`, a run `run`."""
+    """A folder in which all is well: cases.csv, tiny.yaml, p0_mr.nii.gz …, DICOM series `mr` and `ct`, a run `run`."""
     folder = tmp_path_factory.mktemp("good")
     shutil.copytree(tiny_cohort, folder, dirs_exist_ok=True)
     mr, ct = tiny_pair(0)
@@ -55,286 +60,26 @@ def good(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# --- making it bad ----------------------------------------------------------------------------------------------------
-
-Make = Callable[[Path, Path], object]
-
-
-def nothing(bad: Path, good: Path) -> None:
-    """All is well; what is wrong stands in the command."""
-
-
-def text(name: str, content: str) -> Make:
-    def make(bad: Path, good: Path) -> None:
-        (bad / name).parent.mkdir(parents=True, exist_ok=True)
-        (bad / name).write_text(content.format(good=good))
-
-    return make
-
-
-def link(name: str, target: str) -> Make:
-    return lambda bad, good: (bad / name).symlink_to(target)
-
-
-def folder(name: str) -> Make:
-    return lambda bad, good: (bad / name).mkdir(parents=True)
-
-
-def copied(name: str, *changes: Callable[[Path], object]) -> Make:
-    """A copy of something good, changed."""
-
-    def make(bad: Path, good: Path) -> None:
-        copy = shutil.copytree if (good / name).is_dir() else shutil.copy
-        copy(good / name, bad / name)
-        for change in changes:
-            change(bad / name)
-
-    return make
-
-
-def cut(inner: str = "", keep: float = 0.5) -> Callable[[Path], object]:
-    """Of a file, or of one in a folder, only the first share of the bytes."""
-
-    def change(path: Path) -> None:
-        file = path / inner if inner else path
-        content = file.read_bytes()
-        file.write_bytes(content[: int(len(content) * keep)])
-
-    return change
-
-
-def without(inner: str) -> Callable[[Path], object]:
-    return lambda path: (path / inner).unlink()
-
-
-def replaced(inner: str, old: str, new: str) -> Callable[[Path], object]:
-    def change(path: Path) -> None:
-        file = path / inner if inner else path
-        before = file.read_text()
-        assert old in before
-        file.write_text(before.replace(old, new))
-
-    return change
-
-
-def config(*changes: tuple[str, str]) -> Make:
-    """tiny.yaml with other words in it, beside a table that works."""
-
-    def make(bad: Path, good: Path) -> None:
-        content = TINY_CONFIG.replace("cases.csv", str(good / "cases.csv"))
-        for old, new in changes:
-            assert old in content
-            content = content.replace(old, new)
-        (bad / "bad.yaml").write_text(content)
-
-    return make
-
-
-def table(content: str) -> Make:
-    """cases.csv, and tiny.yaml beside it."""
-
-    def make(bad: Path, good: Path) -> None:
-        (bad / "cases.csv").write_text(content.format(good=good))
-        (bad / "tiny.yaml").write_text(TINY_CONFIG)
-
-    return make
-
-
-ROW = "{good}/p0_mr.nii.gz,{good}/p0_ct.nii.gz"
-
-
-def nifti(array: object, affine: object = None, code: int = 1) -> Make:
-    def make(bad: Path, good: Path) -> None:
-        image = nib.Nifti1Image(np.asarray(array), None)
-        image.header.set_sform(np.eye(4) if affine is None else np.asarray(affine, float), code)
-        image.header.set_qform(None, 0)
-        nib.save(image, bad / "x.nii.gz")
-
-    return make
-
-
-def several(*makes: Make) -> Make:
-    return lambda bad, good: [make(bad, good) for make in makes]
-
-
-def volume(name: str, change: Callable[[Volume], Volume]) -> Make:
-    """The MR of the first patient, changed."""
-    return lambda bad, good: write(change(tiny_pair(0)[0]), bad / name)
-
-
-def two_series(bad: Path, good: Path) -> None:
-    shutil.copytree(good / "mr", bad / "both/one")
-    shutil.copytree(good / "ct", bad / "both/two")
-
-
-RAMP = np.arange(24 * 20 * 8, dtype=np.float32).reshape(24, 20, 8)
-
-
-@dataclass(frozen=True)
-class Bad:
-    """What is wrong, the command, and what its one line says; {good} and {bad} stand for folders."""
-
-    name: str
-    command: str
-    says: str
-    make: Make = nothing
-    code: int = 1
-
-
-TRANSLATE = "translate {good}/run {bad}/x.nii.gz {bad}/out.nii.gz"
-TRAIN = "train {bad}/bad.yaml --out {bad}/run --device cpu"
-TABLE = "train {bad}/tiny.yaml --out {bad}/run --device cpu"
-USE = "translate {bad}/run {good}/p0_mr.nii.gz {bad}/out.nii.gz"
-
-FILES = [
-    Bad("nothing there", "inspect {bad}/none", r"bad/none: does not exist; give"),
-    Bad("a broken link", "inspect {bad}/x.nii.gz", r"x\.nii\.gz: does not exist; give", link("x.nii.gz", "gone")),
-    Bad("no source", TRANSLATE, r"x\.nii\.gz: does not exist; give"),
-    Bad("a broken link as source", TRANSLATE, r"x\.nii\.gz: does not exist; give", link("x.nii.gz", "gone")),
-    Bad("a folder named as a file", TRANSLATE, r"x\.nii\.gz: holds no DICOM image; accepted", folder("x.nii.gz")),
-    Bad("a device in place of a file", TRANSLATE, r"x\.nii\.gz: .*Input/output error", link("x.nii.gz", "/proc/self/mem")),
-    Bad("a text file", "translate {good}/run {bad}/a.txt {bad}/o.nii", r"a\.txt: is neither .*give", text("a.txt", "hi")),
-    Bad("an empty file", TRANSLATE, r"x\.nii\.gz: does not start as NIfTI", text("x.nii.gz", "")),
-    Bad("no scan to convert", "convert {bad}/none {bad}/o.nii", r"none: does not exist; give"),
-    Bad("no folder to index", "index {bad}/none --a a --b b --out {bad}/c.csv", r"none: is no folder; give"),
-    Bad("a file to index", "index {good}/cases.csv --a a --b b --out {bad}/c.csv", r"cases\.csv: is no folder; give"),
-    Bad("no config", TRAIN, r"bad\.yaml: cannot be read \(No such file or directory\); name a YAML"),
-    Bad("a folder as config", TRAIN, r"bad\.yaml: cannot be read \(Is a directory\); name", folder("bad.yaml")),
-    Bad("no table", TABLE, r"cases\.csv: cannot be read as a table.*No such file.*medgan index", text("tiny.yaml", TINY_CONFIG.replace("{", "{{").replace("}", "}}"))),
-    Bad("no run", USE, r"bad/run: is no run folder .*; name one made by train"),
-    Bad("a file as run", USE, r"bad/run: is no run folder .*; name one made by train", text("run", "x")),
-    Bad("no prediction", "evaluate {bad}/none {good}/p0_ct.nii.gz", r"none: is not there; give"),
-    Bad("no reference", "evaluate {good}/p0_ct.nii.gz {bad}/none", r"none: is not there; give"),
-    Bad("no mask", "evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --mask {bad}/none", r"none: is not there; give"),
-    Bad("no table of patients", "index {good} --a {{patient}}_mr.nii.gz --b {{patient}}_ct.nii.gz --patients {bad}/p.csv --out {bad}/c.csv", r"p\.csv: cannot be read"),
-]
-SCANS = [
-    Bad("a slice cut short", "convert {bad}/mr {bad}/o.nii.gz", r"IM0004\.dcm: .*; (send|copy)", copied("mr", cut("IM0004.dcm", 0.6))),
-    Bad("a slice cut to its header", "convert {bad}/mr {bad}/o.nii.gz", r"1 slice is missing .* IM0003\.dcm .* IM0005\.dcm .*; send", copied("mr", cut("IM0004.dcm", 0.05))),
-    Bad("a slice missing", "convert {bad}/mr {bad}/o.nii.gz", r"1 slice is missing .* IM0004\.dcm .* IM0006\.dcm .*; send", copied("mr", without("IM0005.dcm"))),
-    Bad("two series", "convert {bad}/both {bad}/o.nii.gz", r"both: holds 2 series; choose one by its number or UID: .*'first'.*'second'", two_series),
-    Bad("a series of another name", "convert {bad}/both {bad}/o.nii.gz --series third", r"no series is called 'third'; choose", two_series),
-    Bad("not a number", TRANSLATE, r"x\.nii\.gz: 3840 of 3840 voxels are NaN or infinite; replace", nifti(RAMP * np.nan)),
-    Bad("a singular affine", TRANSLATE, r"x\.nii\.gz: the affine is singular.*; correct its sform", nifti(RAMP, np.diag([0, 1, 1, 1]))),
-    Bad("no orientation", TRANSLATE, r"x\.nii\.gz: knows no orientation.*; convert", nifti(RAMP, code=0)),
-    Bad("four dimensions", TRANSLATE, r"x\.nii\.gz: holds 8 volumes .*; give one 3-D", nifti(RAMP[..., None].swapaxes(2, 3))),
-    Bad("complex values", TRANSLATE, r"x\.nii\.gz: has complex values", nifti(RAMP.astype(np.complex64))),
-    Bad("cut short", TRANSLATE, r"x\.nii\.gz: is damaged or cut short.*; copy", several(nifti(RAMP), lambda bad, good: cut()(bad / "x.nii.gz"))),
-    Bad("cut short in training", TABLE, r"p0_mr\.nii\.gz: is damaged or cut short.*; copy", several(
-        copied("p0_mr.nii.gz", cut()),
-        table("case,patient,split,a,b\np,p,train,p0_mr.nii.gz,{good}/p0_ct.nii.gz\nq,q,val,{good}/p1_mr.nii.gz,{good}/p1_ct.nii.gz\n"),
-    )),
-    Bad("an image of nothing", TRANSLATE, r"x\.nii\.gz: .*median .* is 0", nifti(0 * RAMP)),
-    Bad("another modality", "translate {good}/run {good}/ct {bad}/out", r"good\w*/ct: its modality is CT, accepted is MR; .*--trust"),
-    Bad("another unit", TRANSLATE, r"x\.nii\.gz: its unit is HU, accepted is a\.u\.; .*--trust", volume("x.nii.gz", lambda v: v.with_array(v.array, unit="HU"))),
-    Bad("labels as target", TABLE, r"p, b: its unit is label, accepted is HU", table("case,patient,split,a,b\np,p,train,{good}/p0_mr.nii.gz,{good}/mask.nii.gz\nq,q,val," + ROW + "\n")),
-    Bad("another grid", TABLE, r"p, b: its grid .* is not that of a .*; register", table("case,patient,split,a,b\np,p,train,{good}/p0_mr.nii.gz,{good}/p1_ct.nii.gz\nq,q,val," + ROW + "\n")),
-]
-TABLES = [
-    Bad("an empty table", TABLE, r"cases\.csv: lacks columns: case, patient, split.*medgan index", table("")),
-    Bad("a header alone", TABLE, r"cases\.csv: has no cases, only a header; make", table("case,patient,split,a,b\n")),
-    Bad("no text", TABLE, r"cases\.csv: cannot be read as a table of cases: it is no CSV text.*medgan index", several(table(""), lambda bad, good: (bad / "cases.csv").write_bytes(b"\xff\x00\xfe"))),
-    Bad("a patient in two splits", TABLE, r"cases\.csv: one patient is in two splits: c1 in train, c2 in val; put", table(f"case,patient,split,a,b\nc1,p,train,{ROW}\nc2,p,val,{ROW}\n")),
-    Bad("a case twice", TABLE, r"cases\.csv: cases named twice: c1; each", table(f"case,patient,split,a,b\nc1,p,train,{ROW}\nc1,p,train,{ROW}\n")),
-    Bad("another split", TABLE, r"cases\.csv: unknown split 'dev' \(accepted: train, val, test\)", table(f"case,patient,split,a,b\nc1,p,dev,{ROW}\n")),
-    Bad("files missing", TABLE, r"cases\.csv: names 2 files that are not there: .*gone\.nii.*; paths are relative", table("case,patient,split,a,b\nc1,p,train,gone.nii,gone.nii\n")),
-    Bad("an empty cell", TABLE, r"cases\.csv: empty cells: c1 has no b; fill", table("case,patient,split,a,b\nc1,p,train,{good}/p0_mr.nii.gz,\n")),
-    Bad("no validation", TABLE, r"cases\.csv: has no case in the split val; add", table(f"case,patient,split,a,b\nc1,p,train,{ROW}\n")),
-    Bad("a name that is a path", TABLE, r"cases\.csv: names of cases become names of files; .*'\.\./c1'", table(f"case,patient,split,a,b\n../c1,p,train,{ROW}\n")),
-    Bad("an empty split to translate", "translate {good}/run {bad}/cases.csv {bad}/out --split test", r"cases\.csv: has no case in the split test", table(f"case,patient,split,a,b\nc1,p,train,{ROW}\n")),
-    Bad("an unknown split to translate", "translate {good}/run {good}/cases.csv {bad}/out --split dev", r"unknown split 'dev' \(accepted"),
-    Bad("nothing fits a pattern", "index {good} --a {{patient}}_t9.nii --b {{patient}}_ct.nii.gz --out {bad}/c.csv", r"nothing below .* fits \{patient\}_t9\.nii as a; .* holds:"),
-    Bad("shares that do not add up", "index {good} --a {{patient}}_mr.nii.gz --b {{patient}}_ct.nii.gz --fractions 0.5 0.1 0.1 --out {bad}/c.csv", r"fractions are .*add up to 1; seen: \[0\.5, 0\.1, 0\.1\]"),
-]
-CONFIGS = [
-    Bad("an unknown key", TRAIN, r"train\.stepz: unknown key \(accepted here: steps,", config(("steps: 10", "stepz: 10"))),
-    Bad("out of range", TRAIN, r"train\.lr: .*greater than 0 \(seen: -1\)", config(("lr: 0.001", "lr: -1"))),
-    Bad("no YAML", TRAIN, r"bad\.yaml: is no YAML", config(("patch: [16, 16, 1]", "patch: [16, 16"))),
-    Bad("an empty config", TRAIN, r"bad\.yaml: holds no settings; see configs/", text("bad.yaml", "")),
-    Bad("a picture as config", TRAIN, r"bad\.yaml: is no YAML", lambda bad, good: (bad / "bad.yaml").write_bytes(b"\x89PNG\r\n\x1a\n\0\xff")),
-    Bad("no date at all", TRAIN, r"bad\.yaml: is no YAML", config(("steps: 10", "steps: 2001-99-99"))),
-    Bad("a path with a null", TRAIN, r"cases", config(("cases: ", 'cases: "a\\0b" #'))),
-    Bad("keys that are numbers", TRAIN, r"1: ", config(("cases: ", "1: 2\ncases: "))),
-    Bad("a patch of a line", TRAIN, r"patch: at most one of its three sizes may be 1; seen \[16, 1, 1\]", config(("[16, 16, 1]", "[16, 1, 1]"))),
-    Bad("a patch that the nets cannot take", TRAIN, r"18×16", config(("[16, 16, 1]", "[18, 16, 1]"))),
-    Bad("an unknown override", "train {good}/tiny.yaml train.epochs=3 --out {bad}/run", r"train\.epochs: unknown key \(accepted here: steps,"),
-    Bad("no override at all", "train {good}/tiny.yaml fast --out {bad}/run", r"fast: an override is key=value"),
-    Bad("an override of two levels", "train {good}/tiny.yaml cases.a.b=1 --out {bad}/run", r"cases\.a\.b: cases holds a value"),
-    Bad("an override that is no YAML", "train {good}/tiny.yaml train.steps=2001-99-99 --out {bad}/run", r"train\.steps: '2001-99-99' cannot be read as a YAML value"),
-    Bad("an unknown device", "train {good}/tiny.yaml --out {bad}/run --device tpu", r"device: 'tpu' is none of auto, cpu, cuda"),
-    Bad("an estimate of a bad config", "train {bad}/bad.yaml --dry-run", r"train\.stepz: unknown key", config(("steps: 10", "stepz: 10"))),
-]
-RUNS = [
-    Bad("no card", USE, r"bad/run: is no run folder", copied("run", without("card.json"))),
-    Bad("another version", USE, r"bad/run: a run of format 99; medgan .* reads format 1", copied("run", replaced("card.json", '"format": 1', '"format": 99'))),
-    Bad("a card that is no JSON", USE, r"card\.json: cannot be read", copied("run", cut("card.json"))),
-    Bad("a card that is a list", USE, r"card\.json", copied("run", lambda run: (run / "card.json").write_text("[1]"))),
-    Bad("no weights", USE, r"bad/run: holds no weights yet; train until", copied("run", without("weights.safetensors"))),
-    Bad("weights cut short", USE, r"weights\.safetensors: .*damaged", copied("run", cut("weights.safetensors"))),
-    Bad("empty weights", USE, r"weights\.safetensors: .*damaged", copied("run", cut("weights.safetensors", 0))),
-    Bad("another net", USE, r"weights\.safetensors: does not fit config\.yaml", copied("run", replaced("config.yaml", "width: 2", "width: 3"))),
-    Bad("an unknown net", USE, r"model\.generator\.name", copied("run", replaced("config.yaml", "resnet_6blocks", "resnet_7blocks"))),
-    Bad("a config that is no YAML", USE, r"config\.yaml: is no YAML", copied("run", replaced("config.yaml", "prep:", "prep: ["))),
-    Bad("another config in the folder", "train {good}/tiny.yaml train.lr=0.1 --out {bad}/run", r"bad/run: was started with another config: train\.lr \(0\.001 there, 0\.1 now\); name", copied("run", lambda run: torch.save({"format": 1, "step": 5}, run / "state.pt"))),
-    Bad("a checkpoint cut short", "train {good}/tiny.yaml --out {bad}/run --device cpu", r"state\.pt: is damaged.*; delete it", copied("run", lambda run: torch.save({"format": 1, "x": torch.zeros(999)}, run / "state.pt"), cut("state.pt"))),
-    Bad("a checkpoint of something else", "train {good}/tiny.yaml --out {bad}/run --device cpu", r"state\.pt: is damaged.*; delete it", copied("run", lambda run: torch.save({"format": 1, "x": torch.zeros(999)}, run / "state.pt"))),
-    Bad("other weights in the folder", "translate {good}/run {good}/cases.csv {bad}/out", r"bad/out: holds translations by other weights; name another", text("out/translation.json", '{{"weights_sha256": "0"}}')),
-    Bad("a ledger that is no JSON", "translate {good}/run {good}/cases.csv {bad}/out", r"translation\.json", text("out/translation.json", "{{")),
-    Bad("a ledger that is a list", "translate {good}/run {good}/cases.csv {bad}/out", r"translation\.json", text("out/translation.json", "[]")),
-    Bad("a run to evaluate by that is none", "evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --run {bad}/run", r"bad/run: is no run folder"),
-]
-PLACES = [
-    Bad("out below a file", "translate {good}/run {good}/p0_mr.nii.gz {bad}/file/o.nii.gz", r"file/o\.nii\.gz: cannot be written \(.*\); choose", text("file", "x")),
-    Bad("out where nobody may write", "translate {good}/run {good}/p0_mr.nii.gz /sys/medgan/o.nii.gz", r"/sys/medgan/o\.nii\.gz: cannot be written \(.*\); choose"),
-    Bad("DICOM out where nobody may write", "translate {good}/run {good}/mr /sys/medgan", r"/sys/medgan: cannot be written \(.*\); choose"),
-    Bad("a table's out below a file", "translate {good}/run {good}/cases.csv {bad}/file/o", r"file/o.*: cannot be written \(.*\); choose", text("file", "x")),
-    Bad("a table's out is a file", "translate {good}/run {good}/cases.csv {bad}/file", r"bad/file.*: cannot be written \(.*\); choose", text("file", "x")),
-    Bad("a run below a file", "train {good}/tiny.yaml --out {bad}/file/run", r"file/run: cannot be written \(.*\); choose", text("file", "x")),
-    Bad("a run that is a file", "train {good}/tiny.yaml --out {bad}/file", r"bad/file: cannot be written \(.*\); choose", text("file", "x")),
-    Bad("a run in a full folder", "train {good}/tiny.yaml --out {bad}/full", r"bad/full: is a folder with something in it; name", text("full/a", "x")),
-    Bad("a run where nobody may write", "train {good}/tiny.yaml --out /sys/medgan", r"/sys/medgan: cannot be written \(.*\); choose"),
-    Bad("a table where nobody may write", "index {good} --a {{patient}}_mr.nii.gz --b {{patient}}_ct.nii.gz --out /sys/medgan.csv", r"/sys/medgan\.csv: cannot be written \(.*\); choose"),
-    Bad("a conversion where nobody may write", "convert {good}/mr /sys/medgan.nii", r"/sys/medgan\.(nii|json): cannot be written \(.*\); choose"),
-    Bad("scores where nobody may write", "evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --out /sys/medgan", r"/sys/medgan/metrics\.json: cannot be written \(.*\); choose"),
-    Bad("scores below a file", "evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --out {bad}/file", r"bad/file/metrics\.json: cannot be written \(.*\); choose", text("file", "x")),
-    Bad("a demo where nobody may write", "demo --out /sys/medgan", r"/sys/medgan.*: cannot be written \(.*\); choose"),
-    Bad("a full folder of DICOM", "translate {good}/run {good}/mr {bad}/full", r"bad/full: .*(full|something in it|exists already)", text("full/a", "x")),
-    Bad("a file that is there", "translate {good}/run {good}/p0_mr.nii.gz {bad}/o.nii.gz", r"o\.nii\.gz: exists already; choose", text("o.nii.gz", "precious")),
-    Bad("the source as out", "translate {good}/run {bad}/p0_mr.nii.gz {bad}/p0_mr.nii.gz", r"p0_mr\.nii\.gz: exists already; choose", copied("p0_mr.nii.gz")),
-    Bad("a conversion over a file", "convert {good}/mr {bad}/o.nii.gz", r"o\.nii\.gz: exists already; choose", text("o.nii.gz", "precious")),
-    Bad("someone else's sidecar", "translate {good}/run {good}/p0_mr.nii.gz {bad}/o.nii.gz", r"o\.json: would be overwritten.*; choose", text("o.json", "{{}}")),
-    Bad("a folder for a file", "translate {good}/run {good}/p0_mr.nii.gz {bad}/out", r"bad/out: the source is no DICOM series.*\.nii\.gz"),
-    Bad("an ending that is not written", "translate {good}/run {good}/mr {bad}/out.png", r"out\.png: the ending \.png is not written"),
-    Bad("DICOM without a series to join", "convert {good}/p0_ct.nii.gz {bad}/out", r"a DICOM series needs a patient.*like"),
-    Bad("like is no DICOM", "convert {good}/p0_ct.nii.gz {bad}/out --like {good}/p0_ct.nii.gz", r"like"),
-    Bad("like lies elsewhere", "convert {good}/p1_ct.nii.gz {bad}/out --like {good}/ct", r"is not on the grid of its source series.*resample"),
-]
-SCORES = [
-    Bad("an unknown preset", "evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --preset mine", r"preset 'mine' is unknown \(accepted: synthrad2023, synthrad2025\)"),
-    Bad("no case in both", "evaluate {bad}/one {bad}/two", r"no case is in both: .*one has a, .*two has b, c; name them alike", several(
-        lambda bad, good: write(tiny_pair(0)[1], bad / "one/a.nii.gz"), lambda bad, good: write(tiny_pair(0)[1], bad / "two/b.nii.gz"),
-        lambda bad, good: write(tiny_pair(0)[1], bad / "two/c.nii.gz"))),
-    Bad("an empty folder", "evaluate {bad}/one {good}/p0_ct.nii.gz", r"bad/one: is empty", folder("one")),
-    Bad("an empty mask", "evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --mask {bad}/m.nii.gz", r"the mask is empty; it has to", volume("m.nii.gz", lambda v: v.with_array(np.zeros(v.grid.shape, np.uint8), unit="label"))),
-    Bad("a mask on another grid", "evaluate {good}/p1_ct.nii.gz {good}/p1_ct.nii.gz --mask {good}/mask.nii.gz", r"the mask is not on the reference's grid.*resample"),
-    Bad("volumes on two grids", "evaluate {good}/p1_ct.nii.gz {good}/p0_ct.nii.gz", r"the prediction is not on the reference's grid.*resample"),
-    Bad("two units", "evaluate {bad}/x.nii.gz {good}/p0_ct.nii.gz", r"the prediction is in Bq/ml, the reference in HU; convert", volume("x.nii.gz", lambda v: v.with_array(v.array, unit="Bq/ml", modality="PT"))),
-    Bad("a range upside down", "evaluate {good}/p0_mr.nii.gz {good}/p0_mr.nii.gz --range 5 1", r"range.*5.*1"),
-    Bad("a range of no numbers", "evaluate {good}/p0_mr.nii.gz {good}/p0_mr.nii.gz --range nan 1", r"range.*nan"),
-]
-USAGE = [
-    Bad("no batch", "translate {good}/run {good}/p0_mr.nii.gz {bad}/o.nii.gz --batch 0", r"'--batch': Input should be greater than or equal to 1", code=2),
-    Bad("windows that never advance", "translate {good}/run {good}/p0_mr.nii.gz {bad}/o.nii.gz --overlap 1", r"'--overlap': Input should be less than or equal to 0\.95", code=2),
-    Bad("an unknown option", "train {good}/tiny.yaml --fast", r"No such option: --fast", code=2),
-    Bad("an unknown command", "segment {good}", r"No such command 'segment'", code=2),
-    Bad("an argument too few", "translate {good}/run", r"Missing argument 'IN'", code=2),
-    Bad("two numbers for three", "index {good} --a a --b b --fractions 0.5 0.5", r"--fractions", code=2),
-]
-ALL = [*FILES, *SCANS, *TABLES, *CONFIGS, *RUNS, *PLACES, *SCORES, *USAGE]
-
-
 def words(command: str, good: Path, bad: Path) -> list[str]:
     return [word.format(good=good, bad=bad) for word in command.split()]
+
+
+def assert_one_line(done: Done, says: str, code: int = 1) -> None:
+    """The error stands alone, at the end, and says what it should; what came before is no part of it."""
+    assert done.code == code, done
+    assert done.error.startswith("Error: "), done.err
+    assert done.err.count("Error") == 1, done.err
+    assert "Traceback" not in done.err
+    assert not done.warned
+    assert not done.out
+    assert re.search(says, done.error), done.error
+
+
+def no_parts(folder: Path) -> bool:
+    return not any(".part." in path.name for path in folder.rglob("*"))
+
+
+# --- what users get wrong ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
@@ -343,24 +88,315 @@ def test_one_line_says_what_to_do_and_nothing_is_left(case: Bad, good: Path, tmp
     bad.mkdir()
     case.make(bad, good)
     before = tree(bad), tree(good)
-    done = medgan(*words(case.command, good, bad))
-    assert_refused(done, case)
-    assert (tree(bad), tree(good)) == before
+    assert_one_line(medgan(*words(case.command, good, bad)), case.says, case.code)
+    after = {name: content for name, content in tree(bad).items() if name not in case.leaves}
+    assert (after, tree(good)) == before
 
 
-def assert_refused(done: Done, case: Bad) -> None:
-    lines = done.err.splitlines()
-    assert done.code == case.code, done
-    assert done.error.startswith("Error: "), done.err
-    assert sum("Error" in line for line in lines) == 1, done.err
-    assert "Traceback" not in done.err
-    assert not done.warned
-    assert not done.out
-    assert pytest.raises  # the import stays used
-    import re
-
-    assert re.search(case.says, done.error), done.error
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+def test_the_same_in_a_process_of_its_own(case: Bad, good: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    case.make(bad, good)
+    assert_one_line(in_a_process(*words(case.command, good, bad)), case.says, case.code)
 
 
-def test_names_are_used_once() -> None:
+def in_a_process(*argv: object) -> Done:
+    done = subprocess.run([*PROGRAM, *map(str, argv)], capture_output=True, text=True, check=False, env=QUIET)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_every_row_has_a_name_of_its_own() -> None:
     assert len({case.name for case in ALL}) == len(ALL)
+
+
+def test_the_line_is_red_on_a_terminal() -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.run([*PROGRAM, "inspect", "/none"], stdout=theirs, stderr=theirs, check=False)
+    os.close(theirs)
+    assert process.returncode == 1
+    shown = os.read(ours, 4096).decode().splitlines()
+    os.close(ours)
+    assert shown == ["\x1b[31mError: /none: does not exist; give a folder or a file with scans\x1b[0m"]
+
+
+def test_debug_shows_where_it_comes_from(good: Path) -> None:
+    with pytest.raises(MedganError, match="does not exist"):
+        medgan("--debug", "inspect", "/none")
+    with pytest.raises(OSError, match="too long"):
+        medgan("--debug", "inspect", "n" * 300)
+
+
+def test_no_gpu(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for command in (
+        "train {good}/tiny.yaml --out {bad}/run --device cuda",
+        "train {good}/tiny.yaml --dry-run --device cuda",
+        "translate {good}/run {good}/mr {bad}/out --device cuda",
+    ):
+        assert_one_line(medgan(*words(command, good, tmp_path)), r"device: cuda .* no GPU here; use cpu or auto")
+    assert not tree(tmp_path)
+
+
+def test_too_little_memory(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def starve(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(sys.modules["medgan.translate"], "predict", starve)
+    done = medgan("translate", good / "run", good / "p0_mr.nii.gz", tmp_path / "o.nii.gz", "--device", "cpu")
+    assert_one_line(done, r"p0_mr\.nii\.gz: cpu has too little memory for 8 windows at once; lower --batch")
+    assert not tree(tmp_path)
+
+
+# --- what machines do -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """The system refuses to write any file beyond so many bytes: in this process, and for real."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+WRITERS = {
+    "a translation": ("translate {good}/run {good}/p0_mr.nii.gz {bad}/o.nii.gz", 2000, r"o\.nii\.gz: cannot be"),
+    "a series": ("translate {good}/run {good}/mr {bad}/o", 1000, r"bad/o: cannot be written \(File too large\)"),
+    "a table": ("translate {good}/run {good}/cases.csv {bad}/o --split test", 2000, r"p4\.nii\.gz: cannot be"),
+    "a conversion": ("convert {good}/mr {bad}/o.nii", 2000, r"o\.nii: cannot be written \(File too large\); choose"),
+    "scores": ("evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --out {bad}/o", 500, r"o/metrics\.json: cannot be"),
+    "an index": ("index {good} --a {{patient}}_mr.nii.gz --b {{patient}}_ct.nii.gz --out {bad}/c.csv", 99, r"c\.csv: "),
+    "a run": ("train {good}/tiny.yaml --out {bad}/run --device cpu", 500, r"bad/run: cannot be written"),
+    "weights": ("train {good}/tiny.yaml --out {bad}/run --device cpu", 30_000, r"weights\.safetensors: cannot be"),
+    "a checkpoint": ("train {good}/tiny.yaml --out {bad}/run --device cpu", 99_000, r"state\.pt: cannot be .* room"),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_no_space(name: str, good: Path, tmp_path: Path) -> None:
+    command, size, says = WRITERS[name]
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    with files_end_at(size):
+        done = medgan(*words(command, good, bad))
+    assert_one_line(Done(done.code, done.out, done.err), says)
+    assert no_parts(tmp_path)
+    assert not [path for path in bad.rglob("*") if path.suffix in (".gz", ".nii", ".dcm", ".pt", ".csv")]
+
+
+def test_a_full_disk(good: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "bad"
+    disk.mkdir()
+    with small_disk(disk, "60k"):
+        done = in_a_process("train", good / "tiny.yaml", "--out", disk / "run", "--device", "cpu")
+        assert_one_line(done, r"weights\.safetensors: cannot be written \(No space left on device\); choose")
+        assert no_parts(disk)
+        assert not (disk / "run/state.pt").exists()
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[None]:
+    """A disk of its own at `place`; skips the test where this may not be mounted."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_checkpoint_outlives_the_one_that_cannot_be_written(good: Path, tmp_path: Path) -> None:
+    run = open_run(good / "run")
+    copy = Run(tmp_path, run.config)
+    copy.save_state({"step": 1})
+    before = tree(tmp_path)
+    with files_end_at(1000), pytest.raises(MedganError, match="the one before is intact"):
+        copy.save_state({"step": 2, "game": torch.zeros(9999)})
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["inspect {bad}/locked/x.nii.gz", "convert {good}/mr {bad}/locked/x/o.nii.gz"])
+def test_no_permission(name: str, good: Path, tmp_path: Path) -> None:
+    """A folder that may not even be entered, and a user who is not above that."""
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(0)
+    drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if drop and not shutil.which("setpriv"):
+        pytest.skip("root may enter every folder, and setpriv is not there to forbid it")
+    argv = words(name, good, tmp_path)
+    done = subprocess.run([*drop, *PROGRAM, *argv], capture_output=True, text=True, check=False, env=QUIET)
+    locked.chmod(0o700)
+    assert_one_line(Done(done.returncode, done.stdout, done.stderr), r"locked/x.*: Permission denied; check the path")
+    assert not tree(locked)
+
+
+@pytest.mark.parametrize("refusal", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT])
+def test_whatever_the_system_refuses(refusal: int, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(refusal, os.strerror(refusal), str(path))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    for command in ("convert {good}/mr {bad}/o.nii.gz", "translate {good}/run {good}/mr {bad}/o"):
+        done = medgan(*words(command, good, tmp_path))
+        assert_one_line(done, rf"/o.*: cannot be written \({re.escape(os.strerror(refusal))}\); choose another place")
+    assert not tree(tmp_path)
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_is_one_line_and_the_same_command_goes_on(tiny_cohort: Path, tmp_path: Path) -> None:
+    argv = ["train", str(tiny_cohort / "tiny.yaml"), "train.steps=150", "--out", str(tmp_path / "run")]
+    argv += ["train.validate_every=150", "train.checkpoint_every=150", "--device", "cpu"]
+    process = subprocess.Popen([*PROGRAM, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=QUIET)
+    wait_for(lambda: (tmp_path / "run/metrics.jsonl").exists() and (tmp_path / "run/metrics.jsonl").stat().st_size > 0)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert_one_line(Done(process.returncode, out, err), r"stopped at step \d+ of 150; the same command goes on")
+    assert err.splitlines()[0] == "stopping after this step; once more to stop at once"
+    assert no_parts(tmp_path)
+    step = torch.load(tmp_path / "run/state.pt", weights_only=True)["step"]
+    done = medgan(*argv)
+    assert (done.code, done.out) == (0, f"{tmp_path / 'run'}\n")
+    assert f"going on from step {step}" in done.err
+    assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 150
+
+
+def test_an_interrupt_before_there_is_anything_to_save(tmp_path: Path) -> None:
+    """Reading a pipe that nobody writes to waits, so the moment is known."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    argv = [*PROGRAM, "train", str(tmp_path / "pipe.yaml"), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=QUIET)
+    wait_for(lambda: waits_for_pipe(process.pid))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (out, err) == ("", "")
+    assert set(tree_names(tmp_path)) == {"pipe.yaml"}
+
+
+def wait_for(there: Callable[[], bool], limit_s: float = 120) -> None:
+    start = time.monotonic()
+    while not there():
+        assert time.monotonic() - start < limit_s
+        time.sleep(0.02)
+
+
+def waits_for_pipe(pid: int) -> bool:
+    return (
+        "fifo" in Path(f"/proc/{pid}/wchan").read_text() or "wait_for_partner" in Path(f"/proc/{pid}/wchan").read_text()
+    )
+
+
+def tree_names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+# --- random damage ----------------------------------------------------------------------------------------------------
+
+SPICE = [
+    b'!!int ""',
+    b"!!timestamp x",
+    b"!!bool 7",
+    b"&a ",
+    b"*a",
+    b"<<: ",
+    b"? ",
+    b"- ",
+    b"\0",
+    b"\xff",
+    b"\xed\xb3\xbf",
+]
+SPICE += [b"null", b"1e999", b".inf", b".nan", b"9" * 30, b"2001-99-99", b"{" * 999, b"[" * 999, b"%YAML 9\n", b"---\n"]
+SPICE += [b'"', b"'", b"{", b"}", b"[", b"]", b":", b",", b"\n", b"\r", b"\t", b"|", b"=", b"\xef\xbb\xbf", b"..", b""]
+edits = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 20), st.one_of(st.sampled_from(SPICE), st.binary(max_size=2))),
+    min_size=1,
+    max_size=3,
+)
+
+
+def edited(content: bytes, changes: list[tuple[float, int, bytes]]) -> bytes:
+    for where, length, new in changes:
+        at = int(where * len(content))
+        content = content[:at] + new + content[at + length :]
+    return content
+
+
+@pytest.fixture(scope="module")
+def whole(good: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A run with everything in it, a config and a table; and what reads each of their files."""
+    folder = tmp_path_factory.mktemp("whole")
+    for path in good.glob("p*.nii.gz"):
+        (folder / path.name).symlink_to(path)
+    shutil.copy(good / "tiny.yaml", folder)
+    shutil.copy(good / "cases.csv", folder)
+    shutil.copytree(good / "run", folder / "run")
+    run, config = open_run(folder / "run"), load(folder / "tiny.yaml")
+    weights = run.translator().state_dict()
+    adam = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1.0, "betas": (0.5, 0.9)}]}
+    state = {"step": 5, "best": {"step": 5, "mae": 1.0}, "game": weights, "shadow": weights}
+    run.save_state({**state, "optimizers": {"generator": adam}})
+    for step in range(3):
+        run.log({"step": step, "loss": {"G": 1.5}})
+    readers: dict[str, Callable[[], object]] = {
+        "tiny.yaml": lambda: load(folder / "tiny.yaml"),
+        "cases.csv": lambda: read_cases(folder / "cases.csv"),
+        "run/config.yaml": lambda: (open_run(run.path), start_run(run.path, config)),
+        "run/card.json": lambda: (open_run(run.path), start_run(run.path, config)),
+        "run/metrics.jsonl": lambda: (open_run(run.path).metrics(), open_run(run.path).forget_after(1)),
+        "run/state.pt": lambda: open_run(run.path).load_state(),
+        "run/weights.safetensors": lambda: (open_run(run.path).best, open_run(run.path).translator()),
+    }
+    return SimpleNamespace(folder=folder, readers=readers)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tiny.yaml", "cases.csv", "run/config.yaml", "run/card.json", "run/metrics.jsonl", "run/state.pt"]
+    + ["run/weights.safetensors"],
+)
+def test_random_damage_is_refused_or_harmless(name: str, whole: SimpleNamespace) -> None:
+    """No damage to a file of ours makes anything escape but a MedganError."""
+    path, read = whole.folder / name, whole.readers[name]
+    content = path.read_bytes()
+    read()
+    path.write_bytes(content)
+
+    @settings(
+        max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    @given(changes=edits)
+    def damage(changes: list[tuple[float, int, bytes]]) -> None:
+        path.write_bytes(edited(content, changes))
+        try:
+            read()
+        except MedganError as error:
+            assert len(str(error)) < 4000
+
+    try:
+        damage()
+    finally:
+        path.write_bytes(content)
+    assert no_parts(whole.folder)
+
+
+def test_a_config_that_unfolds_without_end_is_refused_in_time(tmp_path: Path) -> None:
+    """Ten lines of YAML that would be ten thousand million values."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    (tmp_path / "bomb.yaml").write_text("\n".join([*lines, "cases: *a9", "patch: *a9"]))
+    with pytest.raises(MedganError, match=r"patch: .*\(seen: \[\[\["):
+        load(tmp_path / "bomb.yaml")
+
+
+def test_json_of_what_was_refused_is_not_printed(good: Path) -> None:
+    done = medgan("inspect", good / "mr", "--json")
+    assert json.loads(done.out)[0]["modality"] == "MR"
+    assert medgan("inspect", "/none", "--json").out == ""

@@ -110,7 +110,7 @@ def _shifted(path: Path, folder: Path) -> Path:
 
 
 def test_nifti_needs_a_file_name(run: Run, tiny_cohort: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"name it \.nii\.gz"):
+    with pytest.raises(OutputError, match=r"name it \.nii\.gz"):
         translate(run, tiny_cohort / "p4_mr.nii.gz", tmp_path / "folder")
 
 

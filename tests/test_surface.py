@@ -1,0 +1,91 @@
+"""The public surface is frozen: names, commands and options change here on purpose or not at all."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from typer.main import get_command
+
+import medgan
+from medgan.cli import app
+
+NAMES = [
+    "Grid", "MedganError", "Synthesis", "Volume", "__version__",
+    "convert", "demo", "evaluate", "index", "inspect", "read", "train", "translate", "write",
+]  # fmt: skip
+COMMANDS = {
+    "convert": ["source", "out", "--like", "--series"],
+    "demo": ["--out", "--device"],
+    "evaluate": ["pred", "ref", "--mask", "--preset", "--range", "--split", "--run", "--out", "--json"],
+    "index": ["folder", "--a", "--b", "--mask", "--out", "--fractions", "--split", "--seed", "--patients"],
+    "inspect": ["path", "--identity", "--json"],
+    "train": ["config", "overrides", "--out", "--device", "--dry-run"],
+    "translate": [
+        "run_folder", "source", "out", "--series", "--split", "--device", "--batch", "--overlap", "--trust", "--json",
+    ],
+}  # fmt: skip
+VERBS = sorted(COMMANDS)
+
+
+def modules() -> Iterator[str]:
+    for found in pkgutil.walk_packages(medgan.__path__, "medgan."):
+        if found.name != "medgan.__main__":
+            yield found.name
+
+
+def test_the_names_of_the_package() -> None:
+    assert sorted(medgan.__all__, key=str.lower) == sorted(NAMES, key=str.lower)
+    assert all(getattr(medgan, name) is not None for name in medgan.__all__)
+
+
+def test_commands_and_options() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    seen = {
+        name: [p.opts[0] if p.param_type_name == "option" else p.name for p in command.params]
+        for name, command in commands.items()
+    }
+    assert {name: sorted(options) for name, options in seen.items()} == {
+        name: sorted(options) for name, options in COMMANDS.items()
+    }
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_is_a_function_a_module_and_a_command(verb: str) -> None:
+    module = importlib.import_module(f"medgan.{verb}")
+    assert getattr(medgan, verb) is getattr(module, verb)
+    assert callable(getattr(medgan, verb))
+    assert "Args:" in (inspect.getdoc(getattr(medgan, verb)) or "")
+
+
+@pytest.mark.parametrize("name", list(modules()))
+def test_every_module_names_its_surface_and_documents_it(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__
+    public = getattr(module, "__all__", None)
+    assert public is not None, f"{name} has no __all__"
+    for thing in (getattr(module, each) for each in public):
+        if (inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__module__ == name:
+            assert thing.__doc__, f"{name}.{thing.__name__}"
+
+
+@pytest.mark.parametrize("command", [*VERBS, ""])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys; sys.argv = ['medgan', *sys.argv[1:]]\n"
+        "from medgan.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules)\n"
+    )
+    argv = [sys.executable, "-c", code, *([command] if command else []), "--help"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert "Usage: " in done.stdout
+    # typer itself imports pydantic where it is installed
+    heavy = {"torch", "monai", "numpy", "scipy", "skimage", "nibabel", "pydicom", "yaml", "lightning_fabric"}
+    assert heavy.isdisjoint(done.stdout.splitlines()[-1].split())
