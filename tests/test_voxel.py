@@ -1,134 +1,299 @@
-"""A marker's way: DICOM → network → DICOM. Position, side, value and header, by the written files' own words."""
+"""The way of a voxel: a marker in a DICOM series goes to the network and comes back in a new series, where it was.
+
+Where it is, is told by arithmetic on the attributes of the files, not by medgan.
+"""
 
 from __future__ import annotations
 
-from itertools import permutations, product
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pydicom
 import pytest
 import torch
+from command_line import untrained_run
+from dicom_folders import make_slices, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation
+from torch import Tensor
 
-from medgan import Grid, Synthesis, Volume, read, write
+from medgan import Grid, Volume, read, write
 from medgan.formats.dicom import Subject
-from medgan.prep import Intensity, from_network, to_network
-from medgan.sliding import predict
+from medgan.prep import Intensity, from_network, network_grid, to_network
+from medgan.run import Run
+from medgan.translate import translate_volume
 
-HU = Intensity(modality="CT", unit="HU", range=(-1000, 1000))
-MARK = Synthesis("identity", "0" * 64, "0", "a network that changes nothing")
-ORIENTATIONS = ["".join(letters) for axes in permutations(("RL", "AP", "SI")) for letters in product(*axes)]
-SHAPE, MARKER = (9, 8, 7), (2, 5, 4)
+Array = npt.NDArray[Any]
 
-
-def marked(grid: Grid) -> Volume:
-    """Air with one voxel of 700 HU."""
-    array = np.full(grid.shape, -1000, dtype=np.int16)
-    array[MARKER] = 700
-    return Volume(array, grid, "HU", "CT")
-
-
-def translated(volume: Volume, spacing_mm: tuple[float, float, float] | None = None) -> Volume:
-    """The way through a network that changes nothing."""
-    x = to_network(volume, HU, spacing_mm)
-    y = predict(lambda window: window, x, patch=(4, 4, 1), overlap=0.5, batch=3)
-    return from_network(y, volume, HU, spacing_mm).marked(MARK)
+MR = Intensity(modality="MR", times_median=(0, 2))
+CT = Intensity(modality="CT", unit="HU", range=(-1000, 1000))
+# In air of 0 a body of 100 with a marker of 150: to the network -1, 0 and 0.5, as CT -1000, 0 and 500 HU.
+AIR, BODY, MARKER = 0, 100, 150
+MARKER_NETWORK, MARKER_HU = 0.5, 500
+PLACE = (2, 6, 4)  # slice, row, column: in no middle, so that every flip shows
+SHAPE = (7, 9, 10)
+AXES = [sign * np.eye(3)[axis] for axis in range(3) for sign in (1.0, -1.0)]
+PLANES = [(row, column) for row, column in itertools.product(AXES, AXES) if not row @ column]
+ORDERS = ["".join(letters) for p in itertools.permutations(("RL", "AP", "SI")) for letters in itertools.product(*p)]
+LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
-def brightest(folder: Path) -> tuple[np.ndarray, int]:
-    """RAS position (mm) and HU of the brightest pixel of a series, by PS3.3 C.7.6.2.1.1 from its files alone."""
-    best: tuple[np.ndarray, int] = (np.zeros(3), -(10**6))
+class Identity(torch.nn.Module):
+    """A translator that changes nothing."""
+
+    def translate(self, x: Tensor, to: str = "b") -> Tensor:
+        return x
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return untrained_run(tmp_path_factory.mktemp("runs") / "run", tiny_cohort / "tiny.yaml")
+
+
+def pixels(place: tuple[int, int, int] = PLACE, shape: tuple[int, int, int] = SHAPE, size: int = 1) -> Array:
+    """(slices, rows, columns) of a body with air around and a marker that ends at `place`."""
+    array = np.full(shape, AIR, np.int16)
+    array[1:-1, 1:-1, 1:-1] = BODY
+    array[tuple(slice(p - size + 1, p + 1) for p in place)] = MARKER
+    return array
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the files of a series say: all voxels' RAS mm and values, and the headers by their place."""
+
+    mm: Array  # (N, 3)
+    values: Array  # (N,)
+    headers: dict[tuple[float, ...], pydicom.Dataset]
+
+    @property
+    def brightest_mm(self) -> Array:
+        return np.asarray(self.mm[self.values.argmax()])
+
+    def centre_mm(self, above: float) -> Array:
+        """Where the middle of all that is brighter than `above` lies."""
+        weight = np.clip(self.values - above, 0, None)
+        return np.asarray(weight @ self.mm / weight.sum())
+
+
+def look(folder: Path) -> Seen:
+    """PS3.3 C.7.6.2.1.1: a pixel's place is IPP + X·Δi·column + Y·Δj·row, in LPS mm."""
+    mm, values, headers = [], [], {}
     for path in folder.iterdir():
-        file = pydicom.dcmread(path)
-        hu = file.pixel_array * int(file.RescaleSlope) + int(file.RescaleIntercept)
-        row, column = np.unravel_index(hu.argmax(), hu.shape)
-        along_row, along_column = np.array(file.ImageOrientationPatient, dtype=float).reshape(2, 3)
-        row_gap, column_gap = (float(gap) for gap in file.PixelSpacing)
-        lps = np.array(file.ImagePositionPatient, dtype=float)
-        lps = lps + along_row * column_gap * column + along_column * row_gap * row
-        if hu.max() > best[1]:
-            best = (lps * (-1, -1, 1), int(hu.max()))
-    return best
+        header = pydicom.dcmread(path)
+        start, turn = np.array(header.ImagePositionPatient, float), np.array(header.ImageOrientationPatient, float)
+        between_rows, between_columns = map(float, header.PixelSpacing)
+        row, column = np.indices((header.Rows, header.Columns)).reshape(2, -1)
+        lps = start + np.outer(column * between_columns, turn[:3]) + np.outer(row * between_rows, turn[3:])
+        stored = header.pixel_array.ravel().astype(float)
+        mm.append(lps * LPS_TO_RAS)
+        values.append(stored * float(header.get("RescaleSlope", 1)) + float(header.get("RescaleIntercept", 0)))
+        headers[tuple(start)] = header
+    return Seen(np.concatenate(mm), np.concatenate(values), headers)
 
 
-def there_and_back(grid: Grid, folder: Path) -> None:
-    truth = marked(grid)
-    write(truth, folder / "source", subject=Subject())
-    source = read(folder / "source")
-    write(translated(source), folder / "out")
-    position, value = brightest(folder / "out")
-    np.testing.assert_allclose(position, grid.to_world(MARKER), atol=1e-3)
-    assert value == 700
-    np.testing.assert_array_equal(read(folder / "out").array, source.array)
+def back(x: Tensor, like: Volume, run: Run, folder: Path, spacing_mm: tuple[float, float, float] | None = None) -> Seen:
+    """The network's image as the series that translate would write."""
+    return look(write(from_network(x, like, CT, spacing_mm).marked(run.synthesis), folder))
 
 
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_the_marker_stays_in_every_axis_order(orientation: str, tmp_path: Path) -> None:
-    grid = Grid.regular(SHAPE, spacing_mm=(1.5, 2, 3), origin_mm=(-40, 17, 230))
-    turned = Volume(np.zeros(SHAPE), grid).reorient(orientation).grid
-    there_and_back(Grid(SHAPE, turned.affine), tmp_path)
+def plane_name(plane: tuple[Array, Array]) -> str:
+    names = ["LR", "PA", "SI"]  # the end to which + and - of LPS run
+    return "".join(names[int(np.abs(v).argmax())][int(v.sum() < 0)] for v in plane)
 
 
-angles = st.floats(-180, 180)
+@pytest.mark.parametrize("plane", PLANES, ids=plane_name)
+def test_every_plane_of_a_series(plane: tuple[Array, Array], run: Run, tmp_path: Path) -> None:
+    slices = make_slices(pixels(), directions=plane, origin=(11.5, -20.25, 33.0), gap=4.0)
+    source = look(save(reversed(slices), tmp_path / "in"))
+    volume = read(tmp_path / "in")
+    x = to_network(volume, MR)
+    assert tuple(np.argwhere(x[0].numpy() == x.max().item())[0]) == ras_index(source)
+    assert x.max().item() == pytest.approx(MARKER_NETWORK, abs=1e-6)
+    target = back(x, volume, run, tmp_path / "out")
+    assert np.array_equal(target.brightest_mm, source.brightest_mm)
+    assert target.values.max() == MARKER_HU
+    assert target.headers.keys() == source.headers.keys()
 
 
-@settings(max_examples=15, deadline=None)
-@given(angles, angles, angles)
-def test_the_marker_stays_on_oblique_grids(a: float, b: float, c: float) -> None:
-    turn = Rotation.from_euler("xyz", (a, b, c), degrees=True).as_matrix()
-    with TemporaryDirectory() as folder:
-        there_and_back(
-            Grid.regular(SHAPE, spacing_mm=(1.5, 2, 3), origin_mm=(90, -55, 12), direction=turn), Path(folder)
-        )
+def ras_index(seen: Seen) -> tuple[int, ...]:
+    """Counted from left to right, back to front and foot to head: where the brightest voxel stands."""
+    ranks = []
+    for axis in range(3):
+        coordinates = np.unique(np.round(seen.mm[:, axis], 3))
+        ranks.append(int(np.searchsorted(coordinates, round(seen.brightest_mm[axis], 3))))
+    return tuple(ranks)
 
 
-def test_resampling_moves_no_blob() -> None:
-    """The centre of mass of a smooth blob stays where it was, whatever spacing the network sees."""
-    turn = Rotation.from_euler("xyz", (7, -4, 11), degrees=True).as_matrix()
-    grid = Grid.regular((40, 36, 20), spacing_mm=(1.1, 1.3, 3), origin_mm=(-20, 31, 5), direction=turn)
-    positions = grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1))
-    centre = grid.to_world((22, 15, 9))
-    blob = np.exp(-(np.linalg.norm(positions - centre, axis=-1) ** 2) / (2 * 7**2))
-    volume = Volume((blob * 1800 - 1000).astype(np.float32), grid, "HU", "CT")
-    for spacing in ((1.0, 1.0, 3.0), (2.0, 2.0, 4.0), (1.7, 0.9, 2.2)):
-        weight = translated(volume, spacing).array + 1000
-        found = (positions * weight[..., None]).sum((0, 1, 2)) / weight.sum()
-        truth = (positions * (volume.array + 1000)[..., None]).sum((0, 1, 2)) / (volume.array + 1000).sum()
-        assert np.linalg.norm(found - truth) < 0.05
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_order_of_axes_in_memory(order: str, run: Run, tmp_path: Path) -> None:
+    """However the array is turned, left-handed ones among them: the same tensor, the same files."""
+    straight = read(save(make_slices(pixels(), gap=4.0), tmp_path / "in"))
+    volume = straight.reorient(order)
+    assert volume.grid.orientation == order
+    x = to_network(volume, MR)
+    assert torch.equal(x, to_network(straight, MR))
+    target, source = back(x, volume, run, tmp_path / "out"), look(tmp_path / "in")
+    assert np.array_equal(target.brightest_mm, source.brightest_mm)
+    assert target.headers.keys() == source.headers.keys()
 
 
-def test_what_the_derived_series_keeps_and_what_it_renews(tmp_path: Path) -> None:
-    grid = Grid.regular(SHAPE, spacing_mm=(1.5, 2, 3), origin_mm=(-40, 17, 230))
-    write(marked(grid), tmp_path / "source", subject=Subject(patient_id="P-17"))
-    write(translated(read(tmp_path / "source")), tmp_path / "out")
-    old, new = (
-        sorted((pydicom.dcmread(path) for path in (tmp_path / name).iterdir()), key=lambda d: d.InstanceNumber)
-        for name in ("source", "out")
+def test_left_is_left(run: Run, tmp_path: Path) -> None:
+    """DICOM's x runs to the patient's left: a marker at +30 mm there is in the left half, at a low index of RAS."""
+    array = pixels(place=(3, 4, 8))
+    save(make_slices(array, origin=(-50.0, 0.0, 0.0), spacing=(10.0, 10.0)), tmp_path / "in")
+    source = look(tmp_path / "in")
+    assert source.brightest_mm[0] == -30
+    x = to_network(read(tmp_path / "in"), MR)[0].numpy()
+    index = np.argwhere(x == x.max())[0]
+    assert index[0] < (x.shape[0] - 1) / 2
+    assert back(torch.from_numpy(x)[None], read(tmp_path / "in"), run, tmp_path / "out").brightest_mm[0] == -30
+
+
+turns = st.tuples(*[st.floats(-1, 1)] * 4).filter(lambda q: np.linalg.norm(q) > 0.1)
+places = st.tuples(*(st.integers(1, n - 2) for n in SHAPE))
+steps = st.floats(0.4, 6).map(lambda mm: round(mm, 3))
+QUICK = settings(max_examples=20, deadline=None, derandomize=True, database=None)
+
+
+def rotation(quaternion: tuple[float, ...]) -> Array:
+    w, x, y, z = np.array(quaternion) / np.linalg.norm(quaternion)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
     )
-    assert len(old) == len(new)
-    for a, b in zip(old, new, strict=True):
-        kept = ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID", "ImagePositionPatient")
-        kept += ("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns")
-        assert all(a[key].value == b[key].value for key in kept)
-        renewed = ("SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber")
-        assert all(a[key].value != b[key].value for key in renewed)
-        assert b.SyntheticData == "YES"
-        assert list(b.ImageType[:2]) == ["DERIVED", "SECONDARY"]
-        assert b.SourceImageSequence[0].ReferencedSOPInstanceUID == a.SOPInstanceUID
-    assert len({d.SeriesInstanceUID for d in new}) == 1
-    assert len({d.SOPInstanceUID for d in new}) == len(new)
 
 
-def test_the_network_sees_the_patients_left_on_the_high_side_of_no_axis() -> None:
-    """RAS: index 0 grows to the patient's right, so a marker on the left has the lowest index."""
-    grid = Grid.regular((5, 5, 5), origin_mm=(-2, -2, -2))
-    array = np.full((5, 5, 5), -1000.0)
-    left = tuple(int(i) for i in np.rint(grid.to_index((-2, 0, 0))))
-    array[left] = 1000
-    for orientation in ("RAS", "LPS", "SAL"):
-        x = to_network(Volume(array, grid, "HU", "CT").reorient(orientation), HU)
-        assert torch.nonzero(x[0] > 0).tolist() == [[0, 2, 2]]
+@QUICK
+@given(turn=turns, place=places, spacing=st.tuples(steps, steps, steps), origin=st.tuples(*[st.floats(-300, 300)] * 3))
+def test_oblique_series(
+    run: Run, turn: tuple[float, ...], place: tuple[int, int, int], spacing: Any, origin: tuple[float, ...]
+) -> None:
+    directions = rotation(turn).T
+    with TemporaryDirectory() as name:
+        slices = make_slices(
+            pixels(place), directions=(directions[0], directions[1]), origin=origin, spacing=spacing[:2], gap=spacing[2]
+        )
+        source = look(save(slices, Path(name) / "in"))
+        volume = read(Path(name) / "in")
+        x = to_network(volume, MR)
+        index = np.argwhere(x[0].numpy() == x.max().item())[0]
+        affine = network_grid(volume.grid, None).affine
+        target = back(x, volume, run, Path(name) / "out")
+    assert np.allclose(affine[:3, :3] @ index + affine[:3, 3], source.brightest_mm, atol=2e-3)
+    assert x.max().item() == pytest.approx(MARKER_NETWORK, abs=1e-6)
+    assert np.array_equal(target.brightest_mm, source.brightest_mm)
+    assert target.values.max() == MARKER_HU
+    assert target.headers.keys() == source.headers.keys()
+
+
+@QUICK
+@given(turn=turns, spacing_mm=st.tuples(*[st.floats(0.7, 2.0)] * 3))
+def test_a_spacing_of_the_network_moves_nothing(
+    run: Run, turn: tuple[float, ...], spacing_mm: tuple[float, float, float]
+) -> None:
+    """Resampled there and back, a marker of 5 voxels a side keeps its middle and gains nothing."""
+    directions = rotation(turn).T
+    array = pixels(place=(14, 16, 12), shape=(24, 26, 25), size=5)
+    with TemporaryDirectory() as name:
+        save(
+            make_slices(array, directions=(directions[0], directions[1]), spacing=(1.0, 1.2), gap=1.5),
+            Path(name) / "in",
+        )
+        source, volume = look(Path(name) / "in"), read(Path(name) / "in")
+        x = to_network(volume, MR, spacing_mm)
+        affine = network_grid(volume.grid, spacing_mm).affine
+        target = back(x, volume, run, Path(name) / "out", spacing_mm)
+    weight = np.clip(x[0].numpy(), 0.02, None) - 0.02
+    index = np.array([(weight * i).sum() for i in np.indices(weight.shape)]) / weight.sum()
+    assert np.linalg.norm(affine[:3, :3] @ index + affine[:3, 3] - source.centre_mm(BODY)) < 0.15
+    assert np.linalg.norm(target.centre_mm(20) - source.centre_mm(BODY)) < 0.15
+    assert target.values.max() <= MARKER_HU
+    assert target.headers.keys() == source.headers.keys()
+
+
+def test_a_scan_without_a_source_series(run: Run, tmp_path: Path) -> None:
+    """A volume written for a made-up subject: the files say of every voxel where the volume says it is."""
+    turn = rotation((0.9, 0.1, -0.2, 0.15))
+    grid = Grid.regular((10, 9, 7), spacing_mm=(1.5, 1.25, 4), origin_mm=(12.5, -7.25, 300), direction=turn)
+    volume = Volume(np.ascontiguousarray(pixels().T), grid, "a.u.", "MR")
+    source = look(write(volume, tmp_path / "in", subject=Subject()))
+    column, row, one = PLACE[2], PLACE[1], PLACE[0]
+    expected = np.array([12.5, -7.25, 300]) + turn @ (np.array([column, row, one]) * (1.5, 1.25, 4))
+    assert np.allclose(source.brightest_mm, expected, atol=1e-4)
+    again = read(tmp_path / "in")
+    target = back(to_network(again, MR), again, run, tmp_path / "out")
+    assert np.array_equal(target.brightest_mm, source.brightest_mm)
+    assert target.values.max() == MARKER_HU
+
+
+KEPT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime")
+KEPT += ("StudyID", "AccessionNumber", "ReferringPhysicianName", "FrameOfReferenceUID", "PositionReferenceIndicator")
+KEPT += ("PatientPosition", "BodyPartExamined", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+KEPT += ("SliceThickness", "Rows", "Columns")
+NEW = (
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "SOPClassUID",
+    "Modality",
+    "ImageType",
+)
+GONE = ("EchoTime", "RepetitionTime", "ScanningSequence", "SequenceVariant", "EchoTrainLength")
+
+
+def test_what_the_header_keeps_and_what_is_new(run: Run, tmp_path: Path) -> None:
+    source = look(save(make_slices(pixels(), directions=PLANES[7]), tmp_path / "in"))
+    volume = read(tmp_path / "in")
+    target = look(write(translate_volume(run, volume, game=Identity()), tmp_path / "out"))  # type: ignore[arg-type]
+    seen = list(target.headers.values())
+    for place, header in target.headers.items():
+        before = source.headers[place]
+        assert {key: header.get(key) for key in KEPT} == {key: before.get(key) for key in KEPT}
+        assert not [key for key in NEW if header.get(key) == before.get(key)]
+        assert not [key for key in GONE if key in header]
+        assert header.SourceImageSequence[0].ReferencedSOPInstanceUID == before.SOPInstanceUID
+        assert (header.Modality, header.ImageType[0], header.SyntheticData) == ("CT", "DERIVED", "YES")
+        assert header.file_meta.MediaStorageSOPInstanceUID == header.SOPInstanceUID
+        assert "not for diagnostic use" in header.SeriesDescription
+        assert not [element for element in header if element.tag.is_private]
+    assert len({header.SOPInstanceUID for header in seen}) == len(seen)
+    assert len({header.SeriesInstanceUID for header in seen}) == 1
+    assert sorted(int(header.InstanceNumber) for header in seen) == list(range(1, len(seen) + 1))
+    made = seen[0].ContributingEquipmentSequence[-1]
+    assert run.weights_sha256 in made.ContributionDescription
+
+
+@pytest.mark.parametrize("spacing_mm", [None, (1.0, 1.0, 1.0)])
+def test_the_whole_way_through_translate(
+    spacing_mm: tuple[float, float, float] | None, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    """By sliding windows too, slices smaller than a window: an identity in place of the net."""
+    override = [] if spacing_mm is None else [f"prep.spacing_mm={list(spacing_mm)}"]
+    run = untrained_run(tmp_path / "run", tiny_cohort / "tiny.yaml", *override)
+    array = pixels(place=(14, 16, 12), shape=(18, 26, 25), size=5)
+    source = look(save(make_slices(array, directions=PLANES[11], spacing=(1.0, 1.2), gap=1.5), tmp_path / "in"))
+    made = translate_volume(run, read(tmp_path / "in"), game=Identity())  # type: ignore[arg-type]
+    target = look(write(made, tmp_path / "out"))
+    assert np.linalg.norm(target.centre_mm(20) - source.centre_mm(BODY)) < (1e-6 if spacing_mm is None else 0.15)
+    assert target.headers.keys() == source.headers.keys()
+    if spacing_mm is None:
+        assert sorted(set(target.values)) == [-1000, 0, MARKER_HU]
