@@ -61,11 +61,14 @@ def _exit_code() -> int:
 
 
 def untrained_run(path: Path, config: Path, *overrides: str) -> Run:
-    """A whole run folder around random weights, in no time."""
+    """A whole run folder around random weights, large enough that images come out of them; in no time."""
     settings = load(config, overrides)
     run = start_run(path, settings)
     torch.manual_seed(0)
     game = build(settings.model, in_channels=1, out_channels=1, spatial_dims=settings.spatial_dims)
+    for weights in game.generators.parameters():
+        if weights.ndim > 1:
+            torch.nn.init.kaiming_normal_(weights)
     run.save_weights(game.generators.state_dict(), {"step": 1, "mae": 1.0, "psnr": 1.0, "ssim": 1.0})
     return run
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import medgan
@@ -39,12 +41,23 @@ def cohort(config: Config, folder: Path) -> Path:
     return write_cases(cases, folder / "cases.csv")
 
 
+def kill(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_config_trains_resumes_and_translates(path: Path, tmp_path: Path) -> None:
+def test_a_config_trains_resumes_and_translates(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = [*SMALL, f"cases={cohort(load(path), tmp_path)}", "train.steps=2", "train.validate_every=2"]
-    first = train(path, [*overrides, "train.checkpoint_every=1"], out=tmp_path / "run", device="cpu")
-    again = train(path, [*overrides, "train.checkpoint_every=1"], out=tmp_path / "run", device="cpu")
+    overrides.append("train.checkpoint_every=1")
+    monkeypatch.setattr(import_module("medgan.train"), "_validate", kill)
+    with pytest.raises(KeyboardInterrupt):
+        train(path, overrides, out=tmp_path / "run", device="cpu")
+    monkeypatch.undo()
+    assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 1
+    first = train(path, overrides, out=tmp_path / "run", device="cpu")
+    again = train(path, overrides, out=tmp_path / "run", device="cpu")
     assert again.weights_sha256 == first.weights_sha256
+    assert first.best["step"] == 2
     translate(tmp_path / "run", tmp_path / "a2.nii.gz", tmp_path / "out.nii.gz")
     out = read(tmp_path / "out.nii.gz")
     assert out.unit == first.config.prep.b.output_unit

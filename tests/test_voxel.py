@@ -41,6 +41,7 @@ SHAPE = (7, 9, 10)
 AXES = [sign * np.eye(3)[axis] for axis in range(3) for sign in (1.0, -1.0)]
 PLANES = [(row, column) for row, column in itertools.product(AXES, AXES) if not row @ column]
 ORDERS = ["".join(letters) for p in itertools.permutations(("RL", "AP", "SI")) for letters in itertools.product(*p)]
+NEAR_MM = 0.05
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -64,11 +65,11 @@ def run(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return untrained_run(tmp_path_factory.mktemp("runs") / "run", tiny_cohort / "tiny.yaml")
 
 
-def pixels(place: tuple[int, int, int] = PLACE, shape: tuple[int, int, int] = SHAPE, size: int = 1) -> Array:
-    """(slices, rows, columns) of a body with air around and a marker that ends at `place`."""
-    array = np.full(shape, AIR, np.int16)
+def pixels(place: tuple[int, int, int] = PLACE) -> Array:
+    """(slices, rows, columns) of a body with air around and a marker of one voxel."""
+    array = np.full(SHAPE, AIR, np.int16)
     array[1:-1, 1:-1, 1:-1] = BODY
-    array[tuple(slice(p - size + 1, p + 1) for p in place)] = MARKER
+    array[place] = MARKER
     return array
 
 
@@ -93,8 +94,7 @@ class Seen:
 def look(folder: Path) -> Seen:
     """PS3.3 C.7.6.2.1.1: a pixel's place is IPP + X·Δi·column + Y·Δj·row, in LPS mm."""
     mm, values, headers = [], [], {}
-    for path in folder.iterdir():
-        header = pydicom.dcmread(path)
+    for header in sorted(map(pydicom.dcmread, folder.iterdir()), key=lambda one: tuple(one.ImagePositionPatient)):
         start, turn = np.array(header.ImagePositionPatient, float), np.array(header.ImageOrientationPatient, float)
         between_rows, between_columns = map(float, header.PixelSpacing)
         row, column = np.indices((header.Rows, header.Columns)).reshape(2, -1)
@@ -172,24 +172,30 @@ QUICK = settings(max_examples=20, deadline=None, derandomize=True, database=None
 
 def rotation(quaternion: tuple[float, ...]) -> Array:
     w, x, y, z = np.array(quaternion) / np.linalg.norm(quaternion)
-    return np.array(
+    matrix = np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
             [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
         ]
     )
+    return matrix.round(9)
 
 
 @QUICK
-@given(turn=turns, place=places, spacing=st.tuples(steps, steps, steps), origin=st.tuples(*[st.floats(-300, 300)] * 3))
+@given(
+    turn=turns,
+    place=places,
+    spacing=st.tuples(steps, steps, steps),
+    origin=st.tuples(*[st.integers(-300_000, 300_000)] * 3),
+)
 def test_oblique_series(
-    run: Run, turn: tuple[float, ...], place: tuple[int, int, int], spacing: Any, origin: tuple[float, ...]
+    run: Run, turn: tuple[float, ...], place: tuple[int, int, int], spacing: Any, origin: tuple[int, ...]
 ) -> None:
-    directions = rotation(turn).T
+    directions, mm = rotation(turn).T, np.array(origin) / 1000
     with TemporaryDirectory() as name:
         slices = make_slices(
-            pixels(place), directions=(directions[0], directions[1]), origin=origin, spacing=spacing[:2], gap=spacing[2]
+            pixels(place), directions=(directions[0], directions[1]), origin=mm, spacing=spacing[:2], gap=spacing[2]
         )
         source = look(save(slices, Path(name) / "in"))
         volume = read(Path(name) / "in")
@@ -204,28 +210,33 @@ def test_oblique_series(
     assert target.headers.keys() == source.headers.keys()
 
 
+def blob() -> Array:
+    """(slices, rows, columns): a soft marker, twice as bright as the body at its middle, in no middle of the body."""
+    array = np.full((24, 26, 25), AIR, np.int16)
+    array[2:-2, 2:-2, 2:-2] = 1000
+    squared = sum((i - p) ** 2 for i, p in zip(np.indices(array.shape), (10.3, 14.6, 11.8), strict=True))
+    return array + np.rint(1000 * np.exp(-squared / 12)).astype(np.int16) * (array > 0)
+
+
 @QUICK
 @given(turn=turns, spacing_mm=st.tuples(*[st.floats(0.7, 2.0)] * 3))
 def test_a_spacing_of_the_network_moves_nothing(
     run: Run, turn: tuple[float, ...], spacing_mm: tuple[float, float, float]
 ) -> None:
-    """Resampled there and back, a marker of 5 voxels a side keeps its middle and gains nothing."""
+    """Resampled there and back; half a voxel of error would be up to 1 mm."""
     directions = rotation(turn).T
-    array = pixels(place=(14, 16, 12), shape=(24, 26, 25), size=5)
     with TemporaryDirectory() as name:
-        save(
-            make_slices(array, directions=(directions[0], directions[1]), spacing=(1.0, 1.2), gap=1.5),
-            Path(name) / "in",
-        )
-        source, volume = look(Path(name) / "in"), read(Path(name) / "in")
+        folder = Path(name)
+        slices = make_slices(blob(), directions=(directions[0], directions[1]), spacing=(1.0, 1.2), gap=1.5)
+        source, volume = look(save(slices, folder / "in")), read(folder / "in")
         x = to_network(volume, MR, spacing_mm)
         affine = network_grid(volume.grid, spacing_mm).affine
-        target = back(x, volume, run, Path(name) / "out", spacing_mm)
-    weight = np.clip(x[0].numpy(), 0.02, None) - 0.02
+        target = back(x, volume, run, folder / "out", spacing_mm)
+    weight = np.clip(x[0].numpy() - 0.1, 0, None)
     index = np.array([(weight * i).sum() for i in np.indices(weight.shape)]) / weight.sum()
-    assert np.linalg.norm(affine[:3, :3] @ index + affine[:3, 3] - source.centre_mm(BODY)) < 0.15
-    assert np.linalg.norm(target.centre_mm(20) - source.centre_mm(BODY)) < 0.15
-    assert target.values.max() <= MARKER_HU
+    assert np.linalg.norm(affine[:3, :3] @ index + affine[:3, 3] - source.centre_mm(1100)) < NEAR_MM
+    assert np.linalg.norm(target.centre_mm(100) - source.centre_mm(1100)) < NEAR_MM
+    assert target.values.max() <= 1000
     assert target.headers.keys() == source.headers.keys()
 
 
@@ -289,11 +300,11 @@ def test_the_whole_way_through_translate(
     """By sliding windows too, slices smaller than a window: an identity in place of the net."""
     override = [] if spacing_mm is None else [f"prep.spacing_mm={list(spacing_mm)}"]
     run = untrained_run(tmp_path / "run", tiny_cohort / "tiny.yaml", *override)
-    array = pixels(place=(14, 16, 12), shape=(18, 26, 25), size=5)
-    source = look(save(make_slices(array, directions=PLANES[11], spacing=(1.0, 1.2), gap=1.5), tmp_path / "in"))
+    slices = make_slices(blob(), directions=PLANES[11], spacing=(1.0, 1.2), gap=1.5)
+    source = look(save(slices, tmp_path / "in"))
     made = translate_volume(run, read(tmp_path / "in"), game=Identity())  # type: ignore[arg-type]
     target = look(write(made, tmp_path / "out"))
-    assert np.linalg.norm(target.centre_mm(20) - source.centre_mm(BODY)) < (1e-6 if spacing_mm is None else 0.15)
+    assert np.linalg.norm(target.centre_mm(100) - source.centre_mm(1100)) < NEAR_MM
     assert target.headers.keys() == source.headers.keys()
     if spacing_mm is None:
-        assert sorted(set(target.values)) == [-1000, 0, MARKER_HU]
+        assert np.abs(target.values - (source.values - 1000)).max() <= 1
