@@ -178,9 +178,7 @@ def foreground(array: Array) -> npt.NDArray[np.bool_]:
     sample = (array[::2, ::2, ::2] if array.size > 1e6 else array).ravel()
     if sample.min() == sample.max():
         return np.ones(array.shape, dtype=bool)
-    # A few very bright voxels (vessels, metal) must not draw the threshold above the tissue.
-    capped = np.minimum(sample, np.percentile(sample, CAP_PERCENTILE))
-    mask = array > threshold_otsu(capped if capped.max() > capped.min() else sample)
+    mask = array > _threshold(sample)
     labels, count = ndimage.label(mask)
     if count > 1:
         mask = labels == np.bincount(labels.ravel())[1:].argmax() + 1
@@ -220,6 +218,13 @@ def check(volume: Volume, intensity: Intensity, name: str) -> None:
             f"{name}: its lowest value is {volume.array.min():g} and it names no unit, so these are hardly HU "
             "(air is -1000); convert it from DICOM or subtract 1024"
         )
+
+
+def _threshold(sample: Array) -> float:
+    """Otsu's, of values capped below the brightest few: vessels and metal must not draw it above the tissue."""
+    cap = sample.dtype.type(np.percentile(sample, CAP_PERCENTILE))  # integers stay so, and get bins of their own
+    capped = np.minimum(sample, cap)
+    return float(threshold_otsu(capped if capped.max() > capped.min() else sample))
 
 
 def _window(volume: Volume, intensity: Intensity) -> tuple[np.float32, np.float32]:

@@ -268,19 +268,20 @@ def test_an_interrupt_is_one_line_and_the_same_command_goes_on(tiny_cohort: Path
     assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 60
 
 
-def test_an_interrupt_before_there_is_anything_to_save(tmp_path: Path) -> None:
+def test_an_interrupt_while_there_is_nothing_to_save(good: Path, tmp_path: Path) -> None:
     """Reading a pipe that nobody writes to waits, so the moment is known."""
-    os.mkfifo(tmp_path / "pipe.yaml")
-    argv = [*PROGRAM, "train", str(tmp_path / "pipe.yaml"), "--out", str(tmp_path / "run")]
+    os.mkfifo(tmp_path / "pipe.csv")
+    command = "index {good} --a {{patient}}_mr.nii.gz --b {{patient}}_ct.nii.gz --patients {bad}/pipe.csv --out {bad}/c"
+    argv = [*PROGRAM, *words(command, good, tmp_path)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=QUIET)
     writer: list[int] = []
-    wait_for(lambda: is_read(tmp_path / "pipe.yaml", writer))
+    wait_for(lambda: is_read(tmp_path / "pipe.csv", writer))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     os.close(writer[0])
     assert process.returncode == 130
     assert (out, err) == ("", "")
-    assert [path.name for path in tmp_path.iterdir()] == ["pipe.yaml"]
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.csv"]
 
 
 def is_read(pipe: Path, writer: list[int]) -> bool:
