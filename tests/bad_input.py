@@ -331,7 +331,7 @@ TABLES = [
     Bad(
         "a name too long",
         TABLE,
-        r"File name too long",
+        r"File name too long|names 2 files that are not there",
         table("case,patient,split,a,b\nc1,p,train," + 300 * "a" + "," + 300 * "b" + "\n"),
     ),
     Bad(

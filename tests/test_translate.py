@@ -126,6 +126,15 @@ def test_the_same_again_is_the_same_to_the_byte(run: Run, tiny_cohort: Path, tmp
     assert len(np.unique(read(tmp_path / "one.nii.gz").array)) > 10
 
 
+def test_the_net_sees_what_it_was_trained_on(run: Run) -> None:
+    """Never beyond [-1, 1], whatever the scan holds; air is -1."""
+    seen: list[Tensor] = []
+    net = Through(lambda x: (seen.append(x.clone()), x)[1])
+    translate_volume(run, body(500, 20_000), game=net)  # type: ignore[arg-type]
+    assert min(float(x.min()) for x in seen) == -1
+    assert max(float(x.max()) for x in seen) == 1
+
+
 def test_windows_of_one_batch_do_not_feel_one_another(run: Run) -> None:
     source, _ = tiny_pair(0)
     one, many = (translate_volume(run, source, batch=batch).array for batch in (1, 32))
