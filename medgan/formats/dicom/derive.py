@@ -239,7 +239,8 @@ def _fill_rescale(dataset: Dataset, order: Order) -> None:
 
 
 def _decimals(values: Any) -> list[str]:
-    return [str(format_number_as_ds(float(value) + 0.0)) for value in values]
+    # To 14 digits first: just below a power of ten pydicom writes one letter more than the 16 that DICOM allows.
+    return [str(format_number_as_ds(float(f"{float(value):.14g}") + 0.0)) for value in values]
 
 
 def _date(moment: datetime) -> str:
