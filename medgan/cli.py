@@ -172,7 +172,7 @@ def main() -> None:
         typer.echo(f"medgan {__version__}")
         return
     # Before torch is loaded: GNU OpenMP's threads wait by spinning, which beside another busy process makes a training
-    # step many times slower; after this many turns they sleep instead.
+    # step far slower; after this many turns they sleep instead.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
         app()
