@@ -108,8 +108,9 @@ def _mask(case: Case, source: Volume) -> npt.NDArray[np.bool_]:
 def _on_grid(volume: Volume, grid: Grid, name: str) -> Volume:
     turned = volume.reorient(grid.orientation)
     if not turned.grid.same_as(grid, tolerance_mm=SAME_GRID_MM):
+        apart = f", up to {turned.grid.distance_mm(grid):.3g} mm apart" if turned.grid.shape == grid.shape else ""
         raise GeometryError(
-            f"{name}: its grid ({volume.grid.describe()}) is not that of a ({grid.describe()}); "
+            f"{name}: its grid ({volume.grid.describe()}) is not that of a ({grid.describe()}){apart}; "
             "register and resample the images onto one grid first"
         )
     return replace(turned, grid=grid)

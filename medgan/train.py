@@ -21,7 +21,7 @@ from medgan.cases import Case, read_cases
 from medgan.config import Config, load
 from medgan.data import Pair, Patches, batches, read_pairs
 from medgan.device import pick_device
-from medgan.errors import CasesError, ConfigError, TrainingError
+from medgan.errors import CasesError, ConfigError, RunError, TrainingError
 from medgan.formats.png import synthetic_text, write_png
 from medgan.models import build
 from medgan.models.base import Batch, Game, Player, Translator
@@ -200,12 +200,20 @@ def _learner(game: Translator, run: Run, fabric: Fabric) -> Learner:
     shadow.discriminators = nn.ModuleDict()
     state = run.load_state()
     if state:
-        game.load_state_dict(state["game"])
-        shadow.load_state_dict(state["shadow"])
+        _restore(game, state["game"], run)
+        _restore(shadow, state["shadow"], run)
     for each in (game, shadow):
         each.to(fabric.device).to(memory_format=_memory_format(run.config))  # type: ignore[call-overload]
     optimizers = set_up(game, fabric, run.config, state)
     return Learner(game, shadow, optimizers, **({"step": state["step"], "best": state["best"]} if state else {}))
+
+
+def _restore(game: Game, tensors: dict[str, Tensor], run: Run) -> None:
+    try:
+        game.load_state_dict(tensors)
+    except (RuntimeError, TypeError) as error:
+        told = str(error).splitlines()[:2][-1].strip()
+        raise RunError(f"{run.state_path}: is of another net ({told}); delete it to start the run anew") from None
 
 
 def set_up(

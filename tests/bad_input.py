@@ -485,6 +485,18 @@ RUNS = [
         copied("run", lambda run: torch.save({"format": 1}, run / "state.pt")),
     ),
     Bad(
+        "a checkpoint of another net",
+        "train {good}/tiny.yaml --out {bad}/run --device cpu",
+        r"state\.pt: is of another net \(.*\); delete it",
+        copied(
+            "run",
+            lambda run: torch.save(
+                {"format": 1, "step": 5, "best": {}, "game": {"x": torch.ones(1)}, "shadow": {}, "optimizers": {}},
+                run / "state.pt",
+            ),
+        ),
+    ),
+    Bad(
         "other weights in the folder",
         "translate {good}/run {good}/cases.csv {bad}/out",
         r"bad/out: holds translations by other weights; name another",

@@ -7,7 +7,9 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -72,6 +74,16 @@ def test_every_module_names_its_surface_and_documents_it(name: str) -> None:
     for thing in (getattr(module, each) for each in public):
         if (inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__module__ == name:
             assert thing.__doc__, f"{name}.{thing.__name__}"
+
+
+def test_what_lies_in_the_package_is_shipped() -> None:
+    package = Path(medgan.__path__[0])
+    project = tomllib.loads((package.parent / "pyproject.toml").read_text())
+    shipped = {
+        path for pattern in project["tool"]["setuptools"]["package-data"]["medgan"] for path in package.glob(pattern)
+    }
+    other = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert other == shipped
 
 
 @pytest.mark.parametrize("command", [*VERBS, ""])

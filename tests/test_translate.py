@@ -322,7 +322,7 @@ def test_blending_leaves_no_seams(patch: Size) -> None:
 
     def steepest(overlap: float) -> float:
         y = predict(net, slope, patch=patch, overlap=overlap)
-        return float(y.diff(dim=1)[:, :, 8:-8, 8:-8].abs().max())
+        return float(y.diff(dim=1).abs().max())
 
     tiles, blended = steepest(0.0), steepest(0.5)
     assert tiles == pytest.approx(16 * 2 / 63, rel=1e-5)

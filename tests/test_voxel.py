@@ -255,6 +255,20 @@ def test_a_scan_without_a_source_series(run: Run, tmp_path: Path) -> None:
     assert target.values.max() == MARKER_HU
 
 
+def test_numbers_are_as_short_as_dicom_wants_them(tmp_path: Path) -> None:
+    """A decimal string has 16 letters at most, also just below a power of ten."""
+    grid = Grid.regular(
+        (10, 9, 7), spacing_mm=(0.1 + 0.2, 1, 1), origin_mm=(9.999999999999998, -99.99999999999999, 1 / 3)
+    )
+    write(Volume(np.ascontiguousarray(pixels().T), grid, "a.u.", "MR"), tmp_path / "in", subject=Subject())
+    for path in (tmp_path / "in").iterdir():
+        header = pydicom.dcmread(path)
+        raw = [
+            header.get_item(key).value for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+        ]
+        assert max(len(number.strip()) for value in raw for number in value.split(b"\\")) <= 16
+
+
 KEPT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime")
 KEPT += ("StudyID", "AccessionNumber", "ReferringPhysicianName", "FrameOfReferenceUID", "PositionReferenceIndicator")
 KEPT += ("PatientPosition", "BodyPartExamined", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")

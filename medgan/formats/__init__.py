@@ -49,7 +49,10 @@ def read(path: Path, *, series: str | None = None) -> Volume:
         return nifti.read(path)
     from medgan.formats import dicom
 
-    return dicom.read(path, series=series)
+    try:
+        return dicom.read(path, series=series)
+    except DicomError as error:  # which names files, but not their folder
+        raise DicomError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
 
 
 def read_header(path: Path) -> Header:

@@ -120,9 +120,10 @@ def write(volume: Volume, path: Path, *, like: Volume | None = None, description
     _refuse_not_finite(volume.array, "the volume to be written")
     refuse_foreign(sidecar_path(path))
     image = _image(volume, _space_code(volume, like))
-    with replacing(path) as temporary, replacing(sidecar_path(path)) as sidecar:
-        sidecar.write_text(json.dumps(Marks.of(volume).to_json(description), indent=2, ensure_ascii=False) + "\n")
+    with replacing(path) as temporary:
         temporary.write_bytes(_packed(image.to_bytes()) if path.name.endswith(".gz") else image.to_bytes())
+        with replacing(sidecar_path(path)) as sidecar:
+            sidecar.write_text(json.dumps(Marks.of(volume).to_json(description), indent=2, ensure_ascii=False) + "\n")
     return path
 
 
