@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medgan.errors import OutputError
 
-__all__ = ["replacing"]
+__all__ = ["refuse_full_folder", "replacing"]
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     # The suffix stays last: writers choose the format by it.
     temporary = place.parent / f".{uuid.uuid4().hex[:8]}.part.{place.name}"
     try:
-        _refuse_full_folder(path)
+        refuse_full_folder(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
@@ -58,7 +58,12 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _refuse_full_folder(path: Path) -> None:
+def refuse_full_folder(path: Path) -> None:
+    """What `replacing` would refuse after the work, refused before it.
+
+    Raises:
+        OutputError: if `path` is a folder with something in it.
+    """
     if path.is_dir() and any(path.iterdir()):
         raise OutputError(f"{path}: is a folder with something in it; name a new or empty one")
 

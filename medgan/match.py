@@ -100,7 +100,8 @@ def _find_cases(path: Path) -> dict[str, Path]:
         return {path.name: path}
     cases = {_case_of(home): _volume_of(home) for home in homes}
     if len(cases) < max(len(homes), 1):
-        raise InputError(f"{path}: " + ("holds a case twice; keep one of each" if homes else "is empty"))
+        odd = "holds a case twice; keep one of each" if homes else "is empty; name the folder that holds the cases"
+        raise InputError(f"{path}: {odd}")
     return cases
 
 

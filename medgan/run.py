@@ -30,14 +30,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 import medgan
-from medgan.atomic import replacing
+from medgan.atomic import refuse_full_folder, replacing
 from medgan.config import Config, dump, load
 from medgan.errors import ConfigError, OutputError, RunError
 from medgan.models import build
 from medgan.models.base import Translator
 from medgan.volume import Synthesis
 
-__all__ = ["FORMAT", "Run", "open_run", "start_run"]
+__all__ = ["FORMAT", "Run", "open_run", "plan_run", "start_run"]
 
 FORMAT = 1
 STATE_KEYS = {"step", "best", "game", "shadow", "optimizers"}
@@ -147,7 +147,8 @@ class Run:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise OutputError(f"{self.path / 'metrics.jsonl'}: cannot be written ({error.strerror})") from None
+            told = f"cannot be written ({error.strerror}); make room and run the same command again"
+            raise OutputError(f"{self.path / 'metrics.jsonl'}: {told}") from None
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
@@ -222,26 +223,39 @@ def _facts(card: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def start_run(path: Path, config: Config) -> Run:
-    """A new run folder, or the one that is there if it was started with the same config.
+def plan_run(path: Path, config: Config) -> Run:
+    """What a training in that folder would be: a new run, or one that goes on. Nothing is written yet.
 
     A folder without a checkpoint was started in vain and takes the new config.
 
     Raises:
         RunError: if the folder holds a run of another config.
-        OutputError: if it holds something else or cannot be written.
+        OutputError: if it holds something else.
     """
     run = Run(Path(path), config)
     if not _is_run(run.path):
-        with replacing(run.path) as temporary:
-            temporary.mkdir()
-            (temporary / "config.yaml").write_text(dump(config), encoding="utf-8")
-            Run(temporary, config).write_card({"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
-        return run
-    if run.state_path.exists():
+        refuse_full_folder(run.path)
+    elif run.state_path.exists():
         _refuse_other_config(open_run(run.path), config)
-    with replacing(run.path / "config.yaml") as temporary:
-        temporary.write_text(dump(config), encoding="utf-8")
+    return run
+
+
+def start_run(path: Path, config: Config) -> Run:
+    """The run that `plan_run` tells of, with its folder and its config in it.
+
+    Raises:
+        RunError: if the folder holds a run of another config.
+        OutputError: if it holds something else or cannot be written.
+    """
+    run = plan_run(path, config)
+    if _is_run(run.path):
+        with replacing(run.path / "config.yaml") as temporary:
+            temporary.write_text(dump(config), encoding="utf-8")
+        return run
+    with replacing(run.path) as temporary:
+        temporary.mkdir()
+        (temporary / "config.yaml").write_text(dump(config), encoding="utf-8")
+        Run(temporary, config).write_card({"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
     return run
 
 

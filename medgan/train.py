@@ -14,9 +14,9 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 import medgan
+from medgan.board import Board
 from medgan.cases import Case, read_cases
 from medgan.config import Config, load
 from medgan.data import Pair, Patches, batches, read_pairs
@@ -26,7 +26,7 @@ from medgan.formats.png import synthetic_text, write_png
 from medgan.models import build
 from medgan.models.base import Batch, Game, Player, Translator
 from medgan.progress import say, track
-from medgan.run import Run, start_run
+from medgan.run import Run, plan_run, start_run
 from medgan.validate import Scores, restate, score, show, translate_pair
 from medgan.volume import Synthesis
 
@@ -71,7 +71,7 @@ def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Pa
     training, validation = paired_cases(config, "train"), paired_cases(config, "val")
     fabric = fabric_for(config, device)
     game = _game(config)
-    run = start_run(Path(out), config)
+    run = plan_run(Path(out), config)
     learner = _learner(game, run, fabric)
     if learner.step >= config.train.steps:
         say(f"{run.path}: its {config.train.steps} steps are done")
@@ -80,7 +80,7 @@ def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Pa
         say(f"{run.path}: going on from step {learner.step}")
     pairs = read_pairs(training, config.prep, "Reading training cases")
     held_out = read_pairs(validation, config.prep, "Reading validation cases")
-    run.write_card(_card(learner, training, validation))
+    start_run(run.path, config).write_card(_card(learner, training, validation))
     _loop(run, learner, fabric, pairs, held_out)
     run.write_card(_card(learner, training, validation) | {"best": learner.best})
     return run
@@ -91,7 +91,7 @@ def _loop(run: Run, learner: Learner, fabric: Fabric, pairs: list[Pair], held_ou
     patches = Patches(pairs, run.config.patch, run.config.augment, settings.seed)
     stream = batches(patches, batch=settings.batch, start=learner.step, stop=settings.steps, workers=settings.workers)
     run.forget_after(learner.step)
-    board = SummaryWriter(str(run.path / "tb"), purge_step=learner.step + 1)
+    board = Board(run.path / "tb", step=learner.step)
     window, began = _Window(), time.monotonic()
     with _stop_signals() as stop:
         for batch in track(stream, "Training", settings.steps - learner.step):
@@ -106,7 +106,6 @@ def _loop(run: Run, learner: Learner, fabric: Fabric, pairs: list[Pair], held_ou
                 _save(run, learner)
             if stop:
                 raise StoppedError(f"stopped at step {learner.step} of {settings.steps}; the same command goes on")
-    board.close()
 
 
 def _step(learner: Learner, batch: Batch, fabric: Fabric, settings: Any) -> dict[str, Tensor]:
@@ -152,7 +151,7 @@ def _follow(shadow: Game, game: Game, decay: float, step: int) -> None:
     torch._foreach_lerp_(old, new, 1 - decay)
 
 
-def _validate(run: Run, learner: Learner, held_out: list[Pair], patches: Patches, board: SummaryWriter) -> None:
+def _validate(run: Run, learner: Learner, held_out: list[Pair], patches: Patches, board: Board) -> None:
     """Translate the validation volumes by the average, log the errors in the unit of b, keep the best."""
     config, device = run.config, next(learner.shadow.parameters()).device
     sample = batches(patches, batch=max(config.train.batch, 4), start=0, stop=RESTATE_BATCHES)
@@ -163,9 +162,9 @@ def _validate(run: Run, learner: Learner, held_out: list[Pair], patches: Patches
     run.log({"step": learner.step, "val": scores})
     for name, value in scores.items():
         if value is not None:
-            board.add_scalar(f"val/{name}", value, learner.step)
+            board.curve(f"val/{name}", value, learner.step)
     picture = show(fakes, held_out, config.prep.b.output_range)
-    board.add_image("val/source_synthetic_target_error", picture, learner.step, dataformats="HWC")
+    board.picture("val/source_synthetic_target_error", picture, learner.step)
     mark = Synthesis(config.model.name, version=medgan.__version__, description=f"validation at step {learner.step}")
     write_png(picture, run.images / f"step_{learner.step:07d}.png", text=synthetic_text(mark))
     _keep_best(run, learner, scores)
@@ -273,10 +272,10 @@ class _Window:
             )
 
 
-def _log(run: Run, board: SummaryWriter, step: int, losses: dict[str, float], elapsed_s: float) -> None:
+def _log(run: Run, board: Board, step: int, losses: dict[str, float], elapsed_s: float) -> None:
     run.log({"step": step, "loss": losses, "elapsed_s": round(elapsed_s, 2)})
     for name, value in losses.items():
-        board.add_scalar(f"loss/{name}", value, step)
+        board.curve(f"loss/{name}", value, step)
 
 
 def paired_cases(config: Config, split: str) -> list[Case]:

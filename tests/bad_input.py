@@ -140,7 +140,6 @@ class Bad:
         says: pattern of the line.
         make: fills {bad}.
         code: that the command exits with: 1, or 2 for a command line that cannot be understood.
-        leaves: what may stay in {bad}.
     """
 
     name: str
@@ -148,12 +147,10 @@ class Bad:
     says: str
     make: Make = nothing
     code: int = 1
-    leaves: tuple[str, ...] = ()
 
 
 TRANSLATE = "translate {good}/run {bad}/x.nii.gz {bad}/out.nii.gz"
 TRAIN = "train {bad}/bad.yaml --out {bad}/run --device cpu"
-STARTED = ("run", "run/card.json", "run/config.yaml")  # a run that began in vain; it takes any config
 TABLE = "train {bad}/tiny.yaml --out {bad}/run --device cpu"
 USE = "translate {bad}/run {good}/p0_mr.nii.gz {bad}/out.nii.gz"
 
@@ -266,7 +263,6 @@ SCANS = [
                 "case,patient,split,a,b\np,p,train,p0_mr.nii.gz,{good}/p0_ct.nii.gz\nq,q,val,{good}/p1_mr.nii.gz,{good}/p1_ct.nii.gz\n"
             ),
         ),
-        leaves=STARTED,
     ),
     Bad("an image of nothing", TRANSLATE, r"x\.nii\.gz: .*median .* is 0", nifti(0 * RAMP)),
     Bad(
@@ -285,14 +281,12 @@ SCANS = [
         TABLE,
         r"p, b: its unit is label, accepted is HU",
         table("case,patient,split,a,b\np,p,train,{good}/p0_mr.nii.gz,{good}/mask.nii.gz\nq,q,val," + ROW + "\n"),
-        leaves=STARTED,
     ),
     Bad(
         "another grid",
         TABLE,
         r"p, b: its grid .* is not that of a .*; register",
         table("case,patient,split,a,b\np,p,train,{good}/p0_mr.nii.gz,{good}/p1_ct.nii.gz\nq,q,val," + ROW + "\n"),
-        leaves=STARTED,
     ),
 ]
 TABLES = [

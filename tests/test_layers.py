@@ -23,7 +23,7 @@ ROWS = [
     {"data"},
     {"config", "sliding"},
     {"run"},
-    {"validate"},
+    {"validate", "board"},
     {"translate", "train"},
     {"evaluate", "cost"},
     {"study", "report"},
@@ -36,6 +36,7 @@ HOMES = {
     "nibabel": {"formats"},
     "typer": {"cli"},
     "rich": {"progress"},
+    "tensorboard": {"board"},
     "monai": {"data", "sliding", "nets"},
     "lightning_fabric": {"train", "cost"},
 }
