@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -171,9 +170,6 @@ def main() -> None:
 
         typer.echo(f"medgan {__version__}")
         return
-    # Before torch is loaded: GNU OpenMP's threads wait by spinning, which beside another busy process makes a training
-    # step far slower; after this many turns they sleep instead.
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
         app()
     except (MedganError, OSError) as error:
