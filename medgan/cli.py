@@ -111,6 +111,7 @@ def translate(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN")],
     source: Annotated[Path, typer.Argument(metavar="IN", help="A DICOM series, a NIfTI file, or a cases table.")],
     out: Annotated[Path, typer.Argument(help="A folder (DICOM, or for a table), or a .nii.gz file.")],
+    to: Annotated[str, typer.Option(help="The domain: b, or a by a model that learns both ways.")] = "b",
     series: Series = None,
     split: Annotated[str | None, typer.Option(help="Of a table: train, val or test.")] = None,
     device: Device = "auto",
@@ -123,9 +124,8 @@ def translate(
     from medgan.tables import translated_json, translated_lines
     from medgan.translate import translate as run
 
-    done = run(
-        run_folder, source, out, series=series, split=split, device=device, batch=batch, overlap=overlap, trust=trust
-    )
+    choices: dict[str, Any] = {"series": series, "split": split, "device": device, "batch": batch}
+    done = run(run_folder, source, out, to=to, overlap=overlap, trust=trust, **choices)
     _print(translated_json(done), translated_lines(done), as_json)
 
 

@@ -82,6 +82,15 @@ class Config(Settings):
             raise ValueError("patch: its three sizes are at least 1")
         return self
 
+    @model_validator(mode="after")
+    def _tint_of_pairs_alone(self) -> Config:
+        if not self.model.paired and (self.augment.gamma or self.augment.noise):
+            raise ValueError(
+                f"augment: {self.model.name} learns without pairs, and would learn to make images of that contrast "
+                "and noise; set augment.gamma and augment.noise to 0"
+            )
+        return self
+
     @property
     def spatial_dims(self) -> int:
         """2 for patches one voxel thick, else 3."""

@@ -14,7 +14,7 @@ from medgan.formats import read_header
 from medgan.models import build
 from medgan.models.base import Batch
 from medgan.prep import network_grid
-from medgan.train import fabric_for, load_config, paired_cases, play, set_up
+from medgan.train import cases_of, fabric_for, load_config, play, set_up
 
 __all__ = ["estimate"]
 
@@ -35,9 +35,10 @@ def estimate(config: Config | Path | str, overrides: Sequence[str] = (), *, devi
         CasesError: for a table that cannot be used.
     """
     config = load_config(config, overrides)
-    training, validation = paired_cases(config, "train"), paired_cases(config, "val")
+    training, validation = cases_of(config, "train"), cases_of(config, "val")
     seconds, parameters = _step_s(config, device)
-    grid = network_grid(read_header(training[0].images["a"]).grid, config.prep.spacing_mm)
+    first = next(case.images["a"] for case in training if "a" in case.images)
+    grid = network_grid(read_header(first).grid, config.prep.spacing_mm)
     cache_gib = len(training + validation) * torch.Size(grid.shape).numel() * BYTES_A_VOXEL / 2**30
     lines = [
         f"{len(training)} training cases, {len(validation)} validation cases",

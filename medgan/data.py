@@ -28,7 +28,19 @@ from medgan.progress import track
 from medgan.settings import Settings
 from medgan.volume import Grid, Volume
 
-__all__ = ["Augment", "Pair", "Patches", "batches", "flat_axis", "read_pair", "read_pairs"]
+__all__ = [
+    "Augment",
+    "Pair",
+    "Patches",
+    "Scan",
+    "UnpairedPatches",
+    "batches",
+    "flat_axis",
+    "read_pair",
+    "read_pairs",
+    "read_scan",
+    "read_scans",
+]
 
 Size = tuple[int, int, int]
 BACKGROUND = -1.0
@@ -38,6 +50,8 @@ SAME_GRID_MM = 0.1
 
 class Augment(Settings):
     """Random changes of a training patch. Geometry changes source and target alike, intensity the source alone.
+
+    Models that learn without pairs have no use for `gamma` and `noise`: their sources are targets as well.
 
     Args:
         flip_axes: network axes (0 left-right, 1 front-back, 2 bottom-top) that are mirrored half of the time.
@@ -55,30 +69,45 @@ class Augment(Settings):
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One case, ready for the network.
+class Scan:
+    """One image, ready for the network.
 
     Args:
-        name: of the case.
-        a, b: (1, X, Y, Z) in [-1, 1] on the network's grid.
+        name: of its case.
+        x: (1, X, Y, Z) in [-1, 1] on the network's grid.
         body: (X, Y, Z) bool, where patches are centred.
-        source: the source volume as read.
-        target: the target volume in the unit of the run's output, on its own grid.
-        mask: (X, Y, Z) bool on the target's grid, where errors are counted.
+        source: the image as read.
     """
 
     name: str
-    a: Tensor
-    b: Tensor
+    x: Tensor
     body: npt.NDArray[np.bool_]
     source: Volume
+
+
+@dataclass(frozen=True)
+class Pair(Scan):
+    """The scan to translate from, and what should come out.
+
+    Args:
+        b: (1, X, Y, Z) in [-1, 1], the target on the network's grid.
+        target: the target in the unit of the run's output, on the grid of the source.
+        mask: (X, Y, Z) bool on that grid, where errors are counted.
+    """
+
+    b: Tensor
     target: Volume
     mask: npt.NDArray[np.bool_]
 
 
 def read_pairs(cases: Sequence[Case], prep: Prep, label: str) -> list[Pair]:
-    """Read and prepare all cases, showing progress."""
+    """Read and prepare both images of all cases, showing progress."""
     return [read_pair(case, prep) for case in track(cases, label)]
+
+
+def read_scans(cases: Sequence[Case], role: str, prep: Prep, label: str) -> list[Scan]:
+    """Read and prepare the images that the cases have in one role, "a" or "b", showing progress."""
+    return [read_scan(case, role, prep) for case in track([case for case in cases if role in case.images], label)]
 
 
 def read_pair(case: Case, prep: Prep) -> Pair:
@@ -88,15 +117,35 @@ def read_pair(case: Case, prep: Prep) -> Pair:
         InputError: if an image is of another modality or unit than the run's, or cannot be read.
         GeometryError: if its images are not on one grid (in whatever order of axes).
     """
-    source, target = read(case.images["a"]), read(case.images["b"])
-    check(source, prep.a, f"{case.name}, a")
-    check(target, prep.b, f"{case.name}, b")
+    source, target = _read(case, "a", prep), _read(case, "b", prep)
     target = _on_grid(target, source.grid, f"{case.name}, b")
     mask = _mask(case, source)
-    body = Volume(mask.astype(np.uint8), source.grid)
-    on_network = resample(body, network_grid(source.grid, prep.spacing_mm), order=0).array > 0
-    a, b = to_network(source, prep.a, prep.spacing_mm), to_network(target, prep.b, prep.spacing_mm)
-    return Pair(case.name, a, b, on_network, source, in_contract_unit(target, prep.b), mask)
+    x, b = to_network(source, prep.a, prep.spacing_mm), to_network(target, prep.b, prep.spacing_mm)
+    return Pair(case.name, x, _body(mask, source, prep), source, b, in_contract_unit(target, prep.b), mask)
+
+
+def read_scan(case: Case, role: str, prep: Prep) -> Scan:
+    """Read one image of a case and bring it to the network's grid and range.
+
+    Raises:
+        InputError: if it is of another modality or unit than the run's, or cannot be read.
+        GeometryError: if its mask is not on its grid (in whatever order of axes).
+    """
+    source = _read(case, role, prep)
+    mask = _mask(case, source) if role == "a" or "a" not in case.images else foreground(source.array)
+    return Scan(case.name, to_network(source, getattr(prep, role), prep.spacing_mm), _body(mask, source, prep), source)
+
+
+def _body(mask: npt.NDArray[np.bool_], source: Volume, prep: Prep) -> npt.NDArray[np.bool_]:
+    """The mask on the network's grid."""
+    volume = Volume(mask.astype(np.uint8), source.grid)
+    return np.asarray(resample(volume, network_grid(source.grid, prep.spacing_mm), order=0).array > 0)
+
+
+def _read(case: Case, role: str, prep: Prep) -> Volume:
+    volume = read(case.images[role])
+    check(volume, getattr(prep, role), f"{case.name}, {role}")
+    return volume
 
 
 def _mask(case: Case, source: Volume) -> npt.NDArray[np.bool_]:
@@ -124,24 +173,56 @@ class Patches(Dataset):  # type: ignore[misc]
 
     def __init__(self, pairs: Sequence[Pair], patch: Size, augment: Augment, seed: int) -> None:
         super().__init__(data=pairs, transform=None)
-        self.patch, self.augment, self.seed = patch, augment, seed
-        self.flat = flat_axis(patch)
-        self.crop = _crop_size(patch, augment, self.flat)
-        self.move, self.tint = _geometry(patch, augment, self.flat), _intensity(augment)
+        self.seed, self.cut, self.tint = seed, _Cutter(patch, augment), _intensity(augment)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         pair = self.data[_turn(len(self.data), index, self.seed)]
-        start = _centre(pair.body, rng) - np.array(self.crop) // 2
-        both = torch.cat([_cut(pair.a, start, self.crop), _cut(pair.b, start, self.crop)])
+        both = self.cut([pair.x, pair.b], pair.body, rng)
+        a = _plain(self.tint.set_random_state(seed=int(rng.integers(2**31)))(both[:1]))
+        return {"a": a, "b": both[1:]}
+
+
+class UnpairedPatches(Dataset):  # type: ignore[misc]
+    """Random patches of a and, drawn on their own, of b: item i is a function of (seed, i).
+
+    Items are dicts as those of `Patches`; which scans and which places in them come together is chance, also where
+    both are there for one patient.
+    """
+
+    def __init__(self, a: Sequence[Scan], b: Sequence[Scan], patch: Size, augment: Augment, seed: int) -> None:
+        super().__init__(data=[*a, *b], transform=None)
+        self.scans, self.seed, self.cut = {"a": a, "b": b}, seed, _Cutter(patch, augment)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {role: self._one(scans, index, side) for side, (role, scans) in enumerate(self.scans.items())}
+
+    def _one(self, scans: Sequence[Scan], index: int, side: int) -> Tensor:
+        rng = np.random.default_rng((self.seed, index, side))
+        scan = scans[_turn(len(scans), index, self.seed, side)]
+        return self.cut([scan.x], scan.body, rng)
+
+
+class _Cutter:
+    """Cuts the same patch, at a random place in the body and moved at random, from images on one grid."""
+
+    def __init__(self, patch: Size, augment: Augment) -> None:
+        self.flat = flat_axis(patch)
+        self.crop = _crop_size(patch, augment, self.flat)
+        self.move = _geometry(patch, augment, self.flat)
+
+    def __call__(self, images: Sequence[Tensor], body: npt.NDArray[np.bool_], rng: np.random.Generator) -> Tensor:
+        """(1, X, Y, Z) each to (len(images), *patch), without the patch's flat axis."""
+        start = _centre(body, rng) - np.array(self.crop) // 2
+        cut = torch.cat([_cut(image, start, self.crop) for image in images])
         if self.flat is not None:
-            both = both.squeeze(self.flat + 1)
-        seeds = rng.integers(2**31, size=2)
-        moved = _plain(self.move.set_random_state(seed=int(seeds[0]))(both))
-        return {"a": _plain(self.tint.set_random_state(seed=int(seeds[1]))(moved[:1])), "b": moved[1:]}
+            cut = cut.squeeze(self.flat + 1)
+        return _plain(self.move.set_random_state(seed=int(rng.integers(2**31)))(cut))
 
 
-def batches(patches: Patches, *, batch: int, start: int, stop: int, workers: int = 0) -> Iterator[Batch]:
+def batches(
+    patches: Patches | UnpairedPatches, *, batch: int, start: int, stop: int, workers: int = 0
+) -> Iterator[Batch]:
     """The batches of steps start..stop-1; batch k holds the items k·batch … (k + 1)·batch - 1."""
     order = range(start * batch, stop * batch)
     loader = DataLoader(
@@ -162,10 +243,10 @@ def flat_axis(patch: Size) -> int | None:
     return flat[0] if flat else None
 
 
-def _turn(count: int, index: int, seed: int) -> int:
+def _turn(count: int, index: int, *seeds: int) -> int:
     """Every case once before any comes again, in an order that is drawn anew each time."""
     epoch, position = divmod(index, count)
-    return int(np.random.default_rng((seed, count, epoch)).permutation(count)[position])
+    return int(np.random.default_rng((*seeds, count, epoch)).permutation(count)[position])
 
 
 def _centre(body: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -94,6 +94,10 @@ class Prep(Settings):
     b: Intensity
     spacing_mm: tuple[float, float, float] | None = Field(default=None)
 
+    def towards(self, to: str) -> Prep:
+        """The contract of a translation to "b", or with both sides exchanged to "a"."""
+        return self if to == "b" else Prep(a=self.b, b=self.a, spacing_mm=self.spacing_mm)
+
     @model_validator(mode="after")
     def _positive(self) -> Prep:
         if self.spacing_mm and min(self.spacing_mm) <= 0:

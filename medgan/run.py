@@ -83,10 +83,10 @@ class Run:
         except (OSError, ValueError, safetensors.SafetensorError) as error:
             raise RunError(f"{self.weights_path}: is damaged ({error}); train again or copy it anew") from None
 
-    @property
-    def synthesis(self) -> Synthesis:
-        """The mark that every image made by this run carries."""
-        a, b = self.config.prep.a.modality, self.config.prep.b.modality
+    def synthesis(self, to: str = "b") -> Synthesis:
+        """The mark that every image of the domain `to` made by this run carries."""
+        prep = self.config.prep.towards(to)
+        a, b = prep.a.modality, prep.b.modality
         return Synthesis(
             model=self.config.model.name,
             weights_sha256=self.weights_sha256,

@@ -62,6 +62,8 @@ def _line(item: ErrorDetails, root: type[BaseModel], where: str) -> str:
             return f"{path}: missing, and it has no default"
         case "union_tag_not_found":
             return f"{path}.name: missing; it says which of the kinds this is"
+        case "union_tag_invalid":
+            return f"{path}.name: {item['ctx']['tag']!r} is none of {item['ctx']['expected_tags']}"
     return f"{path}: {item['msg'].removeprefix('Value error, ')} (seen: {_SEEN.repr(item['input'])})"
 
 

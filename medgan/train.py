@@ -19,7 +19,7 @@ import medgan
 from medgan.board import Board
 from medgan.cases import Case, read_cases
 from medgan.config import Config, load
-from medgan.data import Pair, Patches, batches, read_pairs
+from medgan.data import Patches, Scan, UnpairedPatches, batches, read_pairs, read_scans
 from medgan.device import pick_device
 from medgan.errors import CasesError, ConfigError, RunError, TrainingError
 from medgan.formats.png import synthetic_text, write_png
@@ -27,11 +27,12 @@ from medgan.models import build
 from medgan.models.base import Batch, Game, Player, Translator
 from medgan.progress import say, track
 from medgan.run import Run, plan_run, start_run
-from medgan.validate import Scores, restate, score, show, translate_pair
+from medgan.validate import Scores, restate, score, show, translate_scan
 from medgan.volume import Synthesis
 
-__all__ = ["StoppedError", "fabric_for", "load_config", "paired_cases", "play", "set_up", "train"]
+__all__ = ["StoppedError", "cases_of", "fabric_for", "load_config", "play", "set_up", "train"]
 
+AllPatches = Patches | UnpairedPatches
 EXPLODED = 1e6
 RESTATE_BATCHES = 16
 
@@ -68,7 +69,7 @@ def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Pa
         StoppedError: after a signal to stop, with the state saved.
     """
     config = load_config(config, overrides)
-    training, validation = paired_cases(config, "train"), paired_cases(config, "val")
+    training, validation = cases_of(config, "train"), cases_of(config, "val")
     fabric = fabric_for(config, device)
     game = _game(config)
     run = plan_run(Path(out), config)
@@ -78,17 +79,16 @@ def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Pa
         return run
     if learner.step:
         say(f"{run.path}: going on from step {learner.step}")
-    pairs = read_pairs(training, config.prep, "Reading training cases")
-    held_out = read_pairs(validation, config.prep, "Reading validation cases")
+    patches = _patches(config, training)
+    held_out = _held_out(config, validation)
     start_run(run.path, config).write_card(_card(learner, training, validation))
-    _loop(run, learner, fabric, pairs, held_out)
+    _loop(run, learner, fabric, patches, held_out)
     run.write_card(_card(learner, training, validation) | {"best": learner.best})
     return run
 
 
-def _loop(run: Run, learner: Learner, fabric: Fabric, pairs: list[Pair], held_out: list[Pair]) -> None:
+def _loop(run: Run, learner: Learner, fabric: Fabric, patches: AllPatches, held_out: Sequence[Scan]) -> None:
     settings, layout = run.config.train, _memory_format(run.config)
-    patches = Patches(pairs, run.config.patch, run.config.augment, settings.seed)
     stream = batches(patches, batch=settings.batch, start=learner.step, stop=settings.steps, workers=settings.workers)
     run.forget_after(learner.step)
     board = Board(run.path / "tb", step=learner.step)
@@ -151,13 +151,13 @@ def _follow(shadow: Game, game: Game, decay: float, step: int) -> None:
     torch._foreach_lerp_(old, new, 1 - decay)
 
 
-def _validate(run: Run, learner: Learner, held_out: list[Pair], patches: Patches, board: Board) -> None:
+def _validate(run: Run, learner: Learner, held_out: Sequence[Scan], patches: AllPatches, board: Board) -> None:
     """Translate the validation volumes by the average, log the errors in the unit of b, keep the best."""
     config, device = run.config, next(learner.shadow.parameters()).device
     sample = batches(patches, batch=max(config.train.batch, 4), start=0, stop=RESTATE_BATCHES)
     moved = (batch.to(device, memory_format=_memory_format(config)) for batch in sample)
     restate(learner.shadow, moved, config.train.precision)
-    fakes = [translate_pair(learner.shadow, pair, config, device) for pair in held_out]
+    fakes = [translate_scan(learner.shadow, scan, config, device) for scan in held_out]
     scores = score(fakes, held_out, config.prep.b.output_range)
     run.log({"step": learner.step, "val": scores})
     for name, value in scores.items():
@@ -171,18 +171,26 @@ def _validate(run: Run, learner: Learner, held_out: list[Pair], patches: Patches
 
 
 def _keep_best(run: Run, learner: Learner, scores: Scores) -> None:
-    """Save the averaged generator if its error is the lowest yet. An error that is no number never is."""
-    mae, least = scores["mae"], learner.best.get("mae")
-    is_best = mae is not None and (least is None or mae < least)
+    """Save the averaged generators if the error is the lowest yet, or always where there is nothing to score.
+
+    An error that is no number never is the lowest.
+    """
+    mae, least = scores.get("mae"), learner.best.get("mae")
+    is_best = not scores or (mae is not None and (least is None or mae < least))
     if is_best:
         learner.best = {"step": learner.step, **scores}
         run.save_weights(learner.shadow.generators.state_dict(), learner.best)
     if not learner.best:
         raise TrainingError(f"{run.path}: the translations at step {learner.step} are no numbers; lower train.lr")
+    say(f"step {learner.step} of {run.config.train.steps}: {_told(run, scores, learner.best, is_best=is_best)}")
+
+
+def _told(run: Run, scores: Scores, best: Mapping[str, float | None], *, is_best: bool) -> str:
+    if not scores:
+        return "no validation case has a target to score by; these weights are kept"
     said = ", ".join(f"{name.upper()} {value:.4g}" for name, value in scores.items() if value is not None)
-    best = "" if is_best else f" (best: step {learner.best['step']})"
-    unit = run.config.prep.b.output_unit
-    say(f"step {learner.step} of {run.config.train.steps}: {said}{best}; MAE in {unit}, PSNR in dB")
+    suffix = "" if is_best else f" (best: step {best['step']})"
+    return f"{said}{suffix}; MAE in {run.config.prep.b.output_unit}, PSNR in dB"
 
 
 def _game(config: Config) -> Translator:
@@ -278,16 +286,36 @@ def _log(run: Run, board: Board, step: int, losses: dict[str, float], elapsed_s:
         board.curve(f"loss/{name}", value, step)
 
 
-def paired_cases(config: Config, split: str) -> list[Case]:
-    """The cases of a split, each with both images.
+def cases_of(config: Config, split: str) -> list[Case]:
+    """The cases of a split that the model can use: those with both images, or without pairs all.
 
     Raises:
-        CasesError: if there are none.
+        CasesError: if there are none, or without pairs no image to translate from or, in training, to.
     """
-    cases = read_cases(config.cases, split=split, required=("a", "b"))
-    if not cases:
-        raise CasesError(f"{config.cases}: has no case in the split {split}; add some or index with another --split")
+    cases = read_cases(config.cases, split=split, required=("a", "b") if config.model.paired else ())
+    for role in ("a", "b") if split == "train" else ("a",):
+        if not any(role in case.images for case in cases):
+            image = "" if config.model.paired else f" with an image {role}"
+            raise CasesError(
+                f"{config.cases}: has no case{image} in the split {split}; add some or index with another --split"
+            )
     return cases
+
+
+def _patches(config: Config, cases: Sequence[Case]) -> AllPatches:
+    what, settings = "Reading training cases", (config.patch, config.augment, config.train.seed)
+    if config.model.paired:
+        return Patches(read_pairs(cases, config.prep, what), *settings)
+    a, b = (read_scans(cases, role, config.prep, f"{what}, {role}") for role in ("a", "b"))
+    return UnpairedPatches(a, b, *settings)
+
+
+def _held_out(config: Config, cases: Sequence[Case]) -> list[Scan]:
+    """Pairs where the cases have both images; only those can be scored."""
+    both = [case for case in cases if {"a", "b"} <= case.images.keys()]
+    pairs = read_pairs(both, config.prep, "Reading validation cases") if both else []
+    alone = [case for case in cases if case not in both]
+    return [*pairs, *(read_scans(alone, "a", config.prep, "Reading validation cases, a") if alone else [])]
 
 
 def load_config(config: Config | Path | str, overrides: Sequence[str]) -> Config:

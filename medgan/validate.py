@@ -11,7 +11,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from medgan.config import Config
-from medgan.data import Pair
+from medgan.data import Pair, Scan
 from medgan.device import autocast
 from medgan.metrics import mae, psnr, ssim_2023
 from medgan.models.base import Batch, Translator
@@ -20,26 +20,33 @@ from medgan.prep import from_network
 from medgan.sliding import predict
 from medgan.volume import Volume
 
-__all__ = ["Scores", "restate", "score", "show", "translate_pair"]
+__all__ = ["Scores", "restate", "score", "show", "translate_scan"]
 
 Scores = dict[str, float | None]
 PICTURED_CASES = 3
 ERROR_SHARE = 1 / 8  # of the output range: full colour in the pictures of errors
 
 
-def translate_pair(game: Translator, pair: Pair, config: Config, device: torch.device) -> Volume:
-    """The translation of one case's source, on its grid, in the unit of the run's output."""
+def translate_scan(game: Translator, scan: Scan, config: Config, device: torch.device) -> Volume:
+    """The translation of one source, on its grid, in the unit of the run's output."""
     precision = config.train.precision
-    y = predict(game.translate, pair.a, patch=config.patch, overlap=config.overlap, device=device, precision=precision)
-    return from_network(y, pair.source, config.prep.b, config.prep.spacing_mm)
+    y = predict(game.translate, scan.x, patch=config.patch, overlap=config.overlap, device=device, precision=precision)
+    return from_network(y, scan.source, config.prep.b, config.prep.spacing_mm)
 
 
-def score(fakes: Sequence[Volume], pairs: Sequence[Pair], value_range: tuple[float, float]) -> Scores:
-    """Means over the cases, inside their masks: `mae` (unit of the output), `psnr` (dB), `ssim`.
+def score(fakes: Sequence[Volume], scans: Sequence[Scan], value_range: tuple[float, float]) -> Scores:
+    """Means over the cases that have a target, inside their masks: `mae` (unit of the output), `psnr` (dB), `ssim`.
 
-    None where a number does not exist: SSIM in volumes thinner than its window, PSNR of equal images.
+    Nothing at all where no case has a target. None where a number does not exist: SSIM in volumes thinner than its
+    window, PSNR of equal images.
     """
-    triples = [(fake.array, pair.target.array, pair.mask) for fake, pair in zip(fakes, pairs, strict=True)]
+    triples = [
+        (fake.array, scan.target.array, scan.mask)
+        for fake, scan in zip(fakes, scans, strict=True)
+        if isinstance(scan, Pair)
+    ]
+    if not triples:
+        return {}
     means = {
         "mae": np.mean([mae(*triple) for triple in triples]),
         "psnr": np.mean([psnr(*triple, value_range) for triple in triples]),
@@ -48,19 +55,24 @@ def score(fakes: Sequence[Volume], pairs: Sequence[Pair], value_range: tuple[flo
     return {name: float(mean) if np.isfinite(mean) else None for name, mean in means.items()}
 
 
-def show(fakes: Sequence[Volume], pairs: Sequence[Pair], value_range: tuple[float, float]) -> npt.NDArray[Any]:
-    """(H, W, 3) uint8: source | synthetic | target | signed error of the middle slices of the first cases."""
-    return montage(
-        [_row(fake, pair, value_range) for fake, pair in list(zip(fakes, pairs, strict=True))[:PICTURED_CASES]]
-    )
+def show(fakes: Sequence[Volume], scans: Sequence[Scan], value_range: tuple[float, float]) -> npt.NDArray[Any]:
+    """(H, W, 3) uint8: the middle slices of the first cases.
+
+    Source | synthetic, and where there is a target | target | signed error.
+    """
+    shown = list(zip(fakes, scans, strict=True))[:PICTURED_CASES]
+    return montage([_row(fake, scan, value_range) for fake, scan in shown])
 
 
-def _row(fake: Volume, pair: Pair, value_range: tuple[float, float]) -> list[npt.NDArray[Any]]:
-    low, high = (float(value) for value in np.percentile(pair.source.array, (0.5, 99.5)))
-    source = slice_picture(pair.source, "axial", window=(low, max(high, low + 1e-6)))
-    images = [slice_picture(volume, "axial", window=value_range) for volume in (fake, pair.target)]
-    error = plane(fake.with_array(fake.array - pair.target.array), "axial")
-    return [source, *images, diverging(error, (value_range[1] - value_range[0]) * ERROR_SHARE)]
+def _row(fake: Volume, scan: Scan, value_range: tuple[float, float]) -> list[npt.NDArray[Any]]:
+    low, high = (float(value) for value in np.percentile(scan.source.array, (0.5, 99.5)))
+    images = [slice_picture(scan.source, "axial", window=(low, max(high, low + 1e-6)))]
+    images.append(slice_picture(fake, "axial", window=value_range))
+    if not isinstance(scan, Pair):
+        return images
+    error = plane(fake.with_array(fake.array - scan.target.array), "axial")
+    limit = (value_range[1] - value_range[0]) * ERROR_SHARE
+    return [*images, slice_picture(scan.target, "axial", window=value_range), diverging(error, limit)]
 
 
 @torch.no_grad()
@@ -75,9 +87,9 @@ def restate(game: Translator, sample: Iterable[Batch], precision: str = "32") ->
         norm.momentum = None  # a plain mean over all batches
         norm.train()
     for batch in sample:
-        a, _ = batch.pair()
+        a, _ = batch.both()
         with autocast(a.device, precision):
-            game.translate(a)
+            game.generate(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

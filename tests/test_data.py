@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,19 @@ import torch
 
 from medgan import Grid, Volume, write
 from medgan.cases import Case, read_cases
-from medgan.data import Augment, Pair, Patches, batches, flat_axis, read_pair, read_pairs
+from medgan.data import (
+    Augment,
+    Pair,
+    Patches,
+    Scan,
+    UnpairedPatches,
+    batches,
+    flat_axis,
+    read_pair,
+    read_pairs,
+    read_scan,
+    read_scans,
+)
 from medgan.errors import ConfigError, GeometryError
 from medgan.prep import Intensity, Prep
 
@@ -49,7 +62,7 @@ def test_workers_and_the_starting_step_change_nothing(pairs: list[Pair]) -> None
 
 def test_geometry_moves_source_and_target_alike(pairs: list[Pair]) -> None:
     """With the same image in both roles, whatever is done to one is done to the other."""
-    twins = [Pair(p.name, p.a, p.a, p.body, p.source, p.target, p.mask) for p in pairs]
+    twins = [replace(pair, b=pair.x) for pair in pairs]
     patches = Patches(twins, (16, 16, 1), Augment(rotate_deg=25, scale=0.2, gamma=0, noise=0), seed=0)
     items = [patches[k] for k in range(8)]
     assert all(torch.equal(item["a"], item["b"]) for item in items)
@@ -78,9 +91,7 @@ def test_patches_are_centred_in_the_body(pairs: list[Pair]) -> None:
 
 
 def test_every_case_comes_once_before_any_comes_again(pairs: list[Pair]) -> None:
-    flags = [
-        Pair(p.name, torch.full_like(p.a, k / 10), p.b, p.body, p.source, p.target, p.mask) for k, p in enumerate(pairs)
-    ]
+    flags = [replace(pair, x=torch.full_like(pair.x, k / 10)) for k, pair in enumerate(pairs)]
     patches = Patches(flags, (2, 2, 1), PLAIN, seed=5)
     seen = [round(float(patches[k]["a"].max()) * 10) for k in range(12)]
     assert all(sorted(seen[k : k + 3]) == [0, 1, 2] for k in range(0, 12, 3))
@@ -112,3 +123,49 @@ def test_a_pair_in_two_axis_orders_is_one_grid(tmp_path: Path) -> None:
     pair = read_pair(case, PREP)
     np.testing.assert_array_equal(pair.target.array, values)
     np.testing.assert_allclose(pair.b[0].numpy(), values / 1000, atol=1e-6)
+
+
+# --- without pairs ----------------------------------------------------------------------------------------------------
+
+
+def numbered(count: int, first: float) -> list[Scan]:
+    """Scans that are told apart by their one value."""
+    body, source = np.ones((4, 4, 4), dtype=bool), Volume(np.zeros((4, 4, 4)), Grid.regular((4, 4, 4)))
+    return [Scan(f"s{k}", torch.full((1, 4, 4, 4), first + k / 100), body, source) for k in range(count)]
+
+
+def test_unpaired_scans_come_together_by_chance() -> None:
+    """Each set once through before again, in orders that have nothing to do with one another."""
+    patches = UnpairedPatches(numbered(5, 0.0), numbered(5, 0.5), (2, 2, 1), PLAIN, seed=1)
+    met = [tuple(round(float(patches[k][role].max()) * 100) % 50 for role in "ab") for k in range(500)]
+    for side in (0, 1):
+        assert all(sorted(pair[side] for pair in met[k : k + 5]) == [0, 1, 2, 3, 4] for k in range(0, 500, 5))
+    counts = [met.count((a, b)) for a in range(5) for b in range(5)]
+    assert min(counts) > 4  # of 20 expected
+    assert sum(a == b for a, b in met) < 150  # of 100 expected
+
+
+def test_unpaired_patches_are_cut_at_places_of_their_own(pairs: list[Pair]) -> None:
+    scans = [Scan(p.name, p.x, p.body, p.source) for p in pairs[:1]]
+    patches = UnpairedPatches(scans, scans, (6, 6, 1), PLAIN, seed=0)
+    items = [patches[k] for k in range(8)]
+    assert sum(torch.equal(item["a"], item["b"]) for item in items) < 2
+    again = UnpairedPatches(scans, scans, (6, 6, 1), PLAIN, seed=0)
+    assert all(torch.equal(again[k][role], items[k][role]) for k in (5, 2) for role in "ab")
+
+
+def test_the_sets_may_differ_in_size_and_grids(tiny_cohort: Path) -> None:
+    cases = read_cases(tiny_cohort / "cases.csv", split="train")
+    only_a = [Case("x", "x", "train", {"a": cases[0].images["a"]})]
+    a, b = (read_scans([*only_a, *cases], role, PREP, "reading") for role in "ab")
+    assert [scan.name for scan in a] == ["x", *(case.name for case in cases)]
+    assert [scan.name for scan in b] == [case.name for case in cases]
+    item = UnpairedPatches(a, b, (16, 16, 1), Augment(), seed=0)[3]
+    assert item["a"].shape == item["b"].shape == (1, 16, 16)
+
+
+def test_a_scan_of_b_has_the_range_of_b(tiny_cohort: Path) -> None:
+    (case, *_) = read_cases(tiny_cohort / "cases.csv", split="train")
+    pair, scan = read_pair(case, PREP), read_scan(case, "b", PREP)
+    torch.testing.assert_close(scan.x, pair.b, rtol=0, atol=0)
+    assert scan.source.unit == "HU"

@@ -117,17 +117,18 @@ def test_one_batch_is_learnt_by_heart(member: type[Settings]) -> None:
     game, batch = small_game(member), small_batch()
     if not isinstance(game, Translator):
         pytest.skip("only a translator has a truth to learn")
-    assert batch.a is not None
-    assert batch.b is not None
+    a, b = batch.pair()
 
     def distance() -> float:
+        """Of what it makes to the truth; without pairs, of what it makes of that to where it came from."""
         with torch.no_grad():
-            return float((game.translate(batch.a) - batch.b).abs().mean())
+            fake = game.translate(a)
+            return float((fake - b if member.paired else game.translate(fake, "a") - a).abs().mean())
 
     before, adams = distance(), new_adams(game, lr=2e-3)
     for _ in range(40):
         step(game, batch, adams)
-    assert distance() < 0.3 * before
+    assert distance() < (0.3 if member.paired else 0.5) * before
 
 
 @every_model
@@ -210,7 +211,7 @@ def test_a_group_given_in_part_keeps_the_other_defaults() -> None:
         ({"discriminator": {"num_layers": 2}}, r"model\.discriminator: num_layers belongs to .* n_layers"),
         ({"gan": "wgan"}, r"model\.gan: .*'vanilla', 'lsgan' or 'hinge'"),
         ({"lambda_l1": -1}, r"model\.lambda_l1: .*greater than or equal to 0"),
-        ({"name": "pixpix"}, r"model\.name: .*'pix2pix'"),
+        ({"name": "pixpix"}, r"model\.name: 'pixpix' is none of 'pix2pix', 'cyclegan'"),
     ],
 )
 def test_bad_settings_are_named_by_their_key(values: dict[str, Any], message: str) -> None:
@@ -218,7 +219,7 @@ def test_bad_settings_are_named_by_their_key(values: dict[str, Any], message: st
         model: ModelSettings = Pix2pixSettings()
 
     with pytest.raises(ConfigError, match=message):
-        Config.parse({"model": values})
+        Config.parse({"model": {"name": "pix2pix"} | values})
 
 
 @pytest.mark.parametrize("gan", ["vanilla", "lsgan", "hinge"])
@@ -249,7 +250,7 @@ def test_pix2pix_translates_one_way_and_needs_pairs() -> None:
     assert game.translate(batch.a).shape == batch.a.shape
     with pytest.raises(InputError, match="from a to b only; seen to='a'"):
         game.translate(batch.a, to="a")
-    with pytest.raises(InputError, match="learns from pairs"):
+    with pytest.raises(InputError, match="learns from a and b"):
         game.generate(Batch(batch.a))
     with pytest.raises(InputError, match=r"seen a \(2, 1, 32, 32\) and b \(2, 1, 32, 16\)"):
         Batch(batch.a, batch.a[..., :16]).pair()

@@ -37,7 +37,7 @@ class Table(Settings):
         ),
         ({"first": {"name": "cup", "size": 3}}, "kitchen.first.size: unknown key (accepted here: name, size_ml)"),
         ({"first": {"size_ml": 3}}, "kitchen.first.name: missing"),
-        ({"first": {"name": "fork"}}, "kitchen.first: "),
+        ({"first": {"name": "fork"}}, "kitchen.first.name: 'fork' is none of 'cup', 'plate'"),
         (
             {"first": {"name": "cup", "size_ml": 0}},
             "kitchen.first.size_ml: Input should be greater than or equal to 1 (seen: 0)",

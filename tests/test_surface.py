@@ -29,7 +29,7 @@ COMMANDS = {
     "inspect": ["path", "--identity", "--json"],
     "train": ["config", "overrides", "--out", "--device", "--dry-run"],
     "translate": [
-        "run_folder", "source", "out", "--series", "--split", "--device", "--batch", "--overlap", "--trust", "--json",
+        "run_folder", "source", "out", "--to", "--series", "--split", "--device", "--batch", "--overlap", "--trust", "--json",
     ],
 }  # fmt: skip
 VERBS = sorted(COMMANDS)

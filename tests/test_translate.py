@@ -80,7 +80,7 @@ def test_unit_range_and_place_are_those_of_the_run_and_the_source(run: Run) -> N
     assert made.array.min() >= -1000
     assert made.array.max() <= 1000
     assert np.array_equal(made.grid.affine, source.grid.affine)
-    assert made.synthetic == run.synthesis
+    assert made.synthetic == run.synthesis()
 
 
 @pytest.mark.parametrize("gain", [0.01, 1, 700])
@@ -168,7 +168,7 @@ def test_nifti_says_that_it_is_synthetic(run: Run, tiny_cohort: Path, tmp_path: 
     assert beside["SyntheticData"] is True
     assert beside["Synthesis"]["WeightsSHA256"] == run.weights_sha256
     (tmp_path / "o.json").unlink()
-    assert read(tmp_path / "o.nii.gz").synthetic == run.synthesis
+    assert read(tmp_path / "o.nii.gz").synthetic == run.synthesis()
     assert b"synthetic" in nib.load(tmp_path / "o.nii.gz").header["descrip"].item()
 
 
@@ -179,7 +179,7 @@ def test_dicom_says_that_it_is_synthetic(run: Run, tmp_path: Path) -> None:
         header = pydicom.dcmread(path)
         assert (header.SyntheticData, header.Modality, header.ImageType[0]) == ("YES", "CT", "DERIVED")
         assert run.weights_sha256 in header.ContributingEquipmentSequence[-1].ContributionDescription
-    assert read(tmp_path / "out").synthetic == run.synthesis
+    assert read(tmp_path / "out").synthetic == run.synthesis()
 
 
 def test_one_series_of_several(run: Run, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_split_of_a_table(run: Run, tiny_cohort: Path, tmp_path: Path) -> None
     done = translate(run, tiny_cohort / "cases.csv", tmp_path / "out", split="val")
     assert [one.path for one in done] == [tmp_path / "out/p3.nii.gz"]
     (tmp_path / "train.csv").write_text(f"case,patient,split,a\np0,p0,train,{tiny_cohort}/p0_mr.nii.gz\n")
-    with pytest.raises(CasesError, match="no case in the split test"):
+    with pytest.raises(CasesError, match="no case with an image a in the split test"):
         translate(run, tmp_path / "train.csv", tmp_path / "none", split="test")
     assert not (tmp_path / "none").exists()
 

@@ -108,7 +108,7 @@ def look(folder: Path) -> Seen:
 
 def back(x: Tensor, like: Volume, run: Run, folder: Path, spacing_mm: tuple[float, float, float] | None = None) -> Seen:
     """The network's image as the series that translate would write."""
-    return look(write(from_network(x, like, CT, spacing_mm).marked(run.synthesis), folder))
+    return look(write(from_network(x, like, CT, spacing_mm).marked(run.synthesis()), folder))
 
 
 def plane_name(plane: tuple[Array, Array]) -> str:

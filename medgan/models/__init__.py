@@ -5,13 +5,18 @@ A new model is a file with its settings and its class, a member of the union bel
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
 
 from medgan.models.base import Batch, Fakes, Game, Losses, Player, Translator
+from medgan.models.cyclegan import CycleGAN, CycleGANSettings
 from medgan.models.pix2pix import Pix2pix, Pix2pixSettings
 
 __all__ = [
     "Batch",
+    "CycleGAN",
+    "CycleGANSettings",
     "Fakes",
     "Game",
     "Losses",
@@ -23,8 +28,7 @@ __all__ = [
     "build",
 ]
 
-# A second member makes it Annotated[Pix2pixSettings | …, Field(discriminator="name")].
-ModelSettings: TypeAlias = Pix2pixSettings
+ModelSettings: TypeAlias = Annotated[Pix2pixSettings | CycleGANSettings, Field(discriminator="name")]
 
 
 def build(settings: ModelSettings, *, in_channels: int, out_channels: int, spatial_dims: int) -> Game:

@@ -50,10 +50,19 @@ class Batch:
         Raises:
             InputError: if one is missing or they differ in more than their channels.
         """
+        a, b = self.both()
+        if len(a) != len(b) or a.shape[2:] != b.shape[2:]:
+            raise InputError(f"a pair has one size; seen a {tuple(a.shape)} and b {tuple(b.shape)}")
+        return a, b
+
+    def both(self) -> tuple[Tensor, Tensor]:
+        """Both domains, of whatever sizes, for methods that need no pairs.
+
+        Raises:
+            InputError: if one is missing.
+        """
         if self.a is None or self.b is None:
-            raise InputError("this model learns from pairs, but the batch holds one domain; give cases with a and b")
-        if len(self.a) != len(self.b) or self.a.shape[2:] != self.b.shape[2:]:
-            raise InputError(f"a pair has one size; seen a {tuple(self.a.shape)} and b {tuple(self.b.shape)}")
+            raise InputError("this model learns from a and b, but the batch holds one domain; give cases of both")
         return self.a, self.b
 
 

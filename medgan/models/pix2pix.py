@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -33,6 +33,8 @@ class Pix2pixSettings(Settings):
         gan: the adversarial loss.
         lambda_l1: weight of the L1 distance to the true image, against 1 for the adversarial loss.
     """
+
+    paired: ClassVar[bool] = True
 
     name: Literal["pix2pix"] = "pix2pix"
     generator: Pix2pixGeneratorSettings = Pix2pixGeneratorSettings()
