@@ -76,12 +76,14 @@ def index(
     split: Annotated[str | None, typer.Option(help="Put all cases into this one: train, val or test.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     patients: Annotated[Path | None, typer.Option(help="CSV case,patient: which cases are one person.")] = None,
+    unpaired: Annotated[bool, typer.Option("--unpaired", help="Cases may have only a or only b.")] = False,
 ) -> None:
     """Make the table of cases, split by patient; leaks and mismatched grids are refused."""
     from medgan.index import index as run
     from medgan.tables import split_line
 
-    cases = run(folder, a=a, b=b, mask=mask, out=out, fractions=fractions, seed=seed, patients=patients, split=split)
+    sharing: dict[str, Any] = {"fractions": fractions, "seed": seed, "patients": patients, "split": split}
+    cases = run(folder, a=a, b=b, mask=mask, out=out, unpaired=unpaired, **sharing)
     typer.echo(f"{out}: {split_line(cases)}")
 
 

@@ -38,6 +38,7 @@ def index(
     seed: int = 0,
     patients: Mapping[str, str] | Path | None = None,
     split: str | None = None,
+    unpaired: bool = False,
 ) -> list[Case]:
     """Find the cases in a folder, prove that their images fit and that no split sees another's patients, write a table.
 
@@ -57,6 +58,8 @@ def index(
         patients: which cases are of one person, where the folders do not tell: case name to patient name, or a CSV
             file with the columns case and patient. Cases not named here are of the patient that their path says.
         split: put all cases into this one, instead of sharing them out.
+        unpaired: accept cases that have only a or only b, and a and b of one case on different grids. The split then
+            shares out those with a alone, with b alone and with both one by one, so that each has some of all.
 
     Returns:
         The cases, sorted by name.
@@ -71,10 +74,10 @@ def index(
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; give the one that the patterns are relative to")
-    cases = _renamed(_found(folder, _patterns(a, b, mask)), patients)
+    cases = _renamed(_found(folder, _patterns(a, b, mask), unpaired=unpaired), patients)
     cases = _split(cases, fractions, seed, split)
     headers = _each(cases, read_header, "reading headers")
-    _refuse_grids(cases, headers)
+    _refuse_grids(cases, headers, unpaired=unpaired)
     _refuse_identities(cases, headers, patients)
     _refuse_copies(cases)
     write_cases(cases, out)
@@ -103,20 +106,26 @@ def _with_fields(role: str, pattern: str) -> str:
     return pattern if "{" in pattern else f"{{patient}}/{pattern}"
 
 
-def _found(folder: Path, patterns: Mapping[str, str]) -> list[Case]:
-    """The cases that have an image in every role."""
+def _found(folder: Path, patterns: Mapping[str, str], *, unpaired: bool) -> list[Case]:
+    """The cases that have an image in every role; without pairs also those that have only a or only b."""
     of_role = {role: _matches(folder, role, pattern) for role, pattern in patterns.items()}
     keys = sorted({key for images in of_role.values() for key in images})
     for role in (role for role in of_role if not of_role[role]):
         place = next((path.parent for images in of_role.values() for path in images.values()), folder)
         raise CasesError(f"nothing below {folder} fits {patterns[role]} as {role}; {place} holds: {_content(place)}")
+    if unpaired:
+        keys = [key for key in keys if key in of_role["a"] or key in of_role["b"]]
     lacking = [f"{_name(key)} has no {role}" for key in keys for role in of_role if key not in of_role[role]]
-    if lacking:
+    if lacking and not unpaired:
         raise CasesError(
-            f"{folder}: incomplete cases: {listed(lacking)}; move them out of the folder, or correct the patterns "
-            f"({_shown(patterns)})"
+            f"{folder}: incomplete cases: {listed(lacking)}; move them out of the folder, correct the patterns "
+            f"({_shown(patterns)}), or index without pairs (--unpaired)"
         )
-    return [Case(_name(key), key[0] or key[1], "", {role: of_role[role][key] for role in of_role}) for key in keys]
+    return [_case(key, {role: of_role[role][key] for role in of_role if key in of_role[role]}) for key in keys]
+
+
+def _case(key: Key, images: Mapping[str, Path]) -> Case:
+    return Case(_name(key), key[0] or key[1], "", images)
 
 
 def _matches(folder: Path, role: str, pattern: str) -> dict[Key, Path]:
@@ -196,8 +205,21 @@ def _persons(patients: Mapping[str, str] | Path | None) -> Mapping[str, str]:
 def _split(cases: list[Case], fractions: Sequence[float], seed: int, split: str | None) -> list[Case]:
     if split is not None and split not in SPLITS:
         raise CasesError(f"unknown split {split!r} (accepted: {', '.join(SPLITS)})")
-    split_of = split_by_patient((case.patient for case in cases), fractions=fractions, seed=seed)
+    split_of: dict[str, str] = {}
+    for patients in _alike(cases):
+        split_of |= split_by_patient(patients, fractions=fractions, seed=seed)
     return [replace(case, split=split or split_of[case.patient]) for case in cases]
+
+
+def _alike(cases: list[Case]) -> list[list[str]]:
+    """The patients by what there is of them: a, b or both."""
+    roles: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        roles[case.patient] |= case.images.keys() - {"mask"}
+    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for patient, own in roles.items():
+        groups[tuple(sorted(own))].append(patient)
+    return list(groups.values())
 
 
 # --- proving ----------------------------------------------------------------------------------------------------------
@@ -217,12 +239,13 @@ def _each(cases: list[Case], look: Callable[[Path], T], label: str) -> dict[str,
     return seen
 
 
-def _refuse_grids(cases: list[Case], headers: Mapping[str, Mapping[str, Header]]) -> None:
+def _refuse_grids(cases: list[Case], headers: Mapping[str, Mapping[str, Header]], *, unpaired: bool) -> None:
+    """All images of a case lie on the grid of a, the mask of a case without it on that of b; unpaired b may not."""
     wrong = [
         f"{case.name}: {difference}"
         for case in cases
-        for role, header in headers[case.name].items()
-        if (difference := _difference(headers[case.name]["a"].grid, role, header.grid))
+        for role in sorted(case.images.keys() - ({"b"} if unpaired else set()))
+        if (difference := _difference(headers[case.name], "a" if "a" in case.images else "b", role))
     ]
     if wrong:
         raise GeometryError(
@@ -231,13 +254,13 @@ def _refuse_grids(cases: list[Case], headers: Mapping[str, Mapping[str, Header]]
         )
 
 
-def _difference(grid: Grid, role: str, other: Grid) -> str:
+def _difference(headers: Mapping[str, Header], one: str, other: str) -> str:
     """Both grids in words, or "" if they put the same voxels at the same places, in whatever order they store them."""
-    first, second = _in_ras(grid), _in_ras(other)
+    first, second = _in_ras(headers[one].grid), _in_ras(headers[other].grid)
     if first.same_as(second, tolerance_mm=_TOLERANCE_MM):
         return ""
     apart = f", up to {first.distance_mm(second):.3g} mm apart" if first.shape == second.shape else ""
-    return f"a is {grid.describe()}, {role} is {other.describe()}{apart}"
+    return f"{one} is {headers[one].grid.describe()}, {other} is {headers[other].grid.describe()}{apart}"
 
 
 def _in_ras(grid: Grid) -> Grid:
@@ -266,7 +289,11 @@ def _refuse_identities(
 def _refuse_copies(cases: list[Case]) -> None:
     """Also proves that every image can be read. Masks may be equal: two may well be empty."""
     digests = _each(cases, _digest, "reading images")
-    same = [case.name for case in cases if digests[case.name]["a"] == digests[case.name]["b"]]
+    same = [
+        case.name
+        for case in cases
+        if {"a", "b"} <= case.images.keys() and digests[case.name]["a"] == digests[case.name]["b"]
+    ]
     if same:
         raise CasesError(f"a and b are the same image, voxel for voxel: {listed(same)}; correct the patterns")
     of_image: dict[bytes, list[Case]] = defaultdict(list)

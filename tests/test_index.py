@@ -294,3 +294,61 @@ def test_real_pairs_that_are_not_registered_are_refused(shared: Path, tmp_path: 
     ):
         run(shared / "nichart_unregistered_pairs", out=tmp_path / "cases.csv")
     assert not (tmp_path / "cases.csv").exists()
+
+
+# --- without pairs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loose(tmp_path: Path) -> Path:
+    """Six patients with a alone, five with b alone, three with both, on two grids."""
+    for number in range(6):
+        scan(tmp_path / f"mr/m{number}.nii.gz")
+    for number in range(5):
+        scan(tmp_path / f"ct/c{number}.nii.gz", OTHER)
+    for number in range(3):
+        scan(tmp_path / f"mr/both{number}.nii.gz")
+        scan(tmp_path / f"ct/both{number}.nii.gz", OTHER)
+    return tmp_path
+
+
+OTHER = Grid.regular((5, 5, 5), spacing_mm=(2, 2, 2))
+LOOSE: dict[str, Any] = {"a": "mr/{patient}.nii.gz", "b": "ct/{patient}.nii.gz", "unpaired": True}
+
+
+def test_cases_without_pairs_have_what_there_is(loose: Path) -> None:
+    cases = run(loose, **LOOSE)
+    assert read_cases(loose / "cases.csv", required=()) == cases
+    roles = {case.name: set(case.images) for case in cases}
+    assert roles["m0"] == {"a"}
+    assert roles["c0"] == {"b"}
+    assert roles["both0"] == {"a", "b"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_split_has_some_of_all(loose: Path, seed: int) -> None:
+    cases = run(loose, seed=seed, **LOOSE)
+    kinds = {(case.split, *sorted(case.images)) for case in cases}
+    assert kinds == {(split, *roles) for split in ("train", "val", "test") for roles in (("a",), ("b",), ("a", "b"))}
+
+
+def test_pairs_are_asked_for_unless_told(loose: Path) -> None:
+    assert "index without pairs (--unpaired)" in refusal(loose, **LOOSE | {"unpaired": False})
+
+
+def test_a_mask_still_has_to_fit(loose: Path) -> None:
+    scan(loose / "masks/m1.nii.gz", OTHER)
+    told = refusal(loose, GeometryError, mask="masks/{patient}.nii.gz", **LOOSE)
+    assert "m1: a is 6×5×4" in told
+    scan(loose / "masks/m1.nii.gz")
+    scan(loose / "masks/c1.nii.gz", OTHER)
+    assert {case.name for case in run(loose, mask="masks/{patient}.nii.gz", **LOOSE) if "mask" in case.images} == {
+        "m1",
+        "c1",
+    }
+
+
+def test_a_copy_on_the_other_side_is_refused_without_pairs(loose: Path) -> None:
+    shutil.copy(loose / "mr/m0.nii.gz", loose / "ct/c9.nii.gz")
+    shutil.copy(loose / "mr/m0.json", loose / "ct/c9.json")
+    assert "cases of different patients have an image in common" in refusal(loose, **LOOSE)

@@ -25,11 +25,14 @@ COMMANDS = {
     "convert": ["source", "out", "--like", "--series"],
     "demo": ["--out", "--device"],
     "evaluate": ["pred", "ref", "--mask", "--preset", "--range", "--split", "--run", "--out", "--json"],
-    "index": ["folder", "--a", "--b", "--mask", "--out", "--fractions", "--split", "--seed", "--patients"],
+    "index": [
+        "folder", "--a", "--b", "--mask", "--out", "--fractions", "--split", "--seed", "--patients", "--unpaired",
+    ],
     "inspect": ["path", "--identity", "--json"],
     "train": ["config", "overrides", "--out", "--device", "--dry-run"],
     "translate": [
-        "run_folder", "source", "out", "--to", "--series", "--split", "--device", "--batch", "--overlap", "--trust", "--json",
+        "run_folder", "source", "out", "--to", "--series", "--split", "--device", "--batch", "--overlap", "--trust",
+        "--json",
     ],
 }  # fmt: skip
 VERBS = sorted(COMMANDS)

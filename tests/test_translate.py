@@ -35,6 +35,7 @@ class Through(torch.nn.Module):
     def __init__(self, function: Callable[[Tensor], Tensor] = lambda x: x) -> None:
         super().__init__()
         self.function = function
+        self.generators = {"b": function}
 
     def translate(self, x: Tensor, to: str = "b") -> Tensor:
         return self.function(x)
