@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,8 +233,9 @@ def set_up(
         adam = torch.optim.Adam(nets.parameters(), lr=config.train.lr, betas=config.train.betas, fused=True)
         if state:
             adam.load_state_dict(state["optimizers"][player])
-        for name, net in list(nets.items()):
-            nets[name] = fabric.setup_module(net)
+        for home in cast(Iterable[nn.ModuleDict], nets):
+            for name, net in list(home.items()):
+                home[name] = fabric.setup_module(net)
         optimizers[player] = cast(torch.optim.Optimizer, fabric.setup_optimizers(adam))
     return optimizers
 

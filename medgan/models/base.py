@@ -74,12 +74,17 @@ class Game(nn.Module, ABC):
     Attributes:
         generators: the nets that the generator owns, by the domain they make.
         discriminators: the nets that the discriminator owns, by the domain they judge; empty in a game without one.
+        helpers: nets that learn along with the generator and that no translation needs; empty in most games.
         order: the players in the order of their moves.
     """
 
     generators: nn.ModuleDict
     discriminators: nn.ModuleDict
     order: tuple[Player, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.helpers = nn.ModuleDict()
 
     @abstractmethod
     def generate(self, batch: Batch) -> Fakes:
@@ -96,9 +101,9 @@ class Game(nn.Module, ABC):
         The fakes come detached.
         """
 
-    def nets(self, player: Player) -> nn.ModuleDict:
-        """The nets that a player owns."""
-        return self.generators if player == "generator" else self.discriminators
+    def nets(self, player: Player) -> nn.ModuleList:
+        """All that a player owns and trains, as the dicts of nets that it is kept in."""
+        return nn.ModuleList([self.generators, self.helpers] if player == "generator" else [self.discriminators])
 
     def losses(self, player: Player, batch: Batch, fakes: Fakes) -> Losses:
         """The named losses of a player, from the fakes as `generate` gave them."""
@@ -121,7 +126,7 @@ class Game(nn.Module, ABC):
         return max(net.divisor for net in self._all_nets())
 
     def _all_nets(self) -> list[Net]:
-        return [cast(Net, net) for player in self.order for net in self.nets(player).values()]
+        return [cast(Net, net) for nets in (self.generators, self.discriminators) for net in nets.values()]
 
 
 class Translator(Game):
