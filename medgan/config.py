@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 from pydantic import Field, model_validator
 
 from medgan.data import Augment, flat_axis
 from medgan.errors import ConfigError, InputError
-from medgan.models import ModelSettings
+from medgan.models import ModelSettings, Translator, build
 from medgan.prep import Prep
 from medgan.settings import Settings
 
@@ -65,6 +65,8 @@ class Config(Settings):
         augment: random changes of training patches.
         model: the game and its networks.
         train: steps, learning rate, precision, seed.
+        neighbours: slices on either side of a 2-D patch that the network sees as further channels of the source
+            (2.5-D); 0 for none.
         overlap: of windows when whole volumes are translated.
     """
 
@@ -74,6 +76,7 @@ class Config(Settings):
     augment: Augment = Augment()
     model: ModelSettings
     train: TrainSettings = TrainSettings()
+    neighbours: int = Field(default=0, ge=0, le=16)
     overlap: float = Field(default=0.5, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -91,10 +94,28 @@ class Config(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _neighbours_of_a_slice(self) -> Config:
+        if self.neighbours and flat_axis(self.patch) is None:
+            raise ValueError("neighbours: belongs to patches one voxel thick, such as [96, 96, 1]; a block has its own")
+        if self.neighbours and not self.model.paired:
+            raise ValueError(f"neighbours: {self.model.name} makes single slices, which have none; set it to 0")
+        return self
+
     @property
     def spatial_dims(self) -> int:
         """2 for patches one voxel thick, else 3."""
         return 3 if flat_axis(self.patch) is None else 2
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the source: its slice, and those on either side of it."""
+        return 1 + 2 * self.neighbours
+
+    def build(self) -> Translator:
+        """The game with fresh weights from torch's global random numbers."""
+        game = build(self.model, in_channels=self.in_channels, out_channels=1, spatial_dims=self.spatial_dims)
+        return cast(Translator, game)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -11,7 +11,6 @@ import torch
 
 from medgan.config import Config, dump
 from medgan.formats import read_header
-from medgan.models import build
 from medgan.models.base import Batch
 from medgan.prep import network_grid
 from medgan.train import cases_of, fabric_for, load_config, play, set_up
@@ -52,16 +51,16 @@ def estimate(config: Config | Path | str, overrides: Sequence[str] = (), *, devi
 def _step_s(config: Config, device: str) -> tuple[float, int]:
     """Median seconds of a step after a warm-up, and the generator's parameters."""
     fabric = fabric_for(config, device)
-    game = build(config.model, in_channels=1, out_channels=1, spatial_dims=config.spatial_dims).to(fabric.device)
+    game = config.build().to(fabric.device)
     parameters = sum(p.numel() for p in game.generators.parameters())
     size = [side for side in config.patch if side > 1]
     game.require_size(size)
     optimizers = set_up(game, fabric, config, None)
-    x = torch.rand(config.train.batch, 1, *size, device=fabric.device) * 2 - 1
+    x = torch.rand(config.train.batch, config.in_channels, *size, device=fabric.device) * 2 - 1
     times = []
     for _ in range(TIMED_STEPS + 1):
         began = time.perf_counter()
-        losses = play(game, Batch(a=x, b=-x), optimizers, fabric)
+        losses = play(game, Batch(a=x, b=-x[:, :1]), optimizers, fabric)
         torch.stack(list(losses.values())).sum().item()  # waits for the device
         times.append(time.perf_counter() - began)
     return statistics.median(times[1:]), parameters

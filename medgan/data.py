@@ -168,19 +168,21 @@ def _on_grid(volume: Volume, grid: Grid, name: str) -> Volume:
 class Patches(Dataset):  # type: ignore[misc]
     """Random patches of prepared pairs: item i is a function of (seed, i).
 
-    Items are dicts of `a` and `b`, (1, X, Y, Z), or (1, U, V) where the patch is one voxel thick along one axis.
+    Items are dicts of `a` and `b`, (1, X, Y, Z), or (1, U, V) where the patch is one voxel thick along one axis. With
+    neighbours `a` is (1 + 2 · neighbours, U, V): the slices around that of b, in the order of their position.
     """
 
-    def __init__(self, pairs: Sequence[Pair], patch: Size, augment: Augment, seed: int) -> None:
+    def __init__(self, pairs: Sequence[Pair], patch: Size, augment: Augment, seed: int, *, neighbours: int = 0) -> None:
         super().__init__(data=pairs, transform=None)
         self.seed, self.cut, self.tint = seed, _Cutter(patch, augment), _intensity(augment)
+        self.neighbours = neighbours
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         pair = self.data[_turn(len(self.data), index, self.seed)]
-        both = self.cut([pair.x, pair.b], pair.body, rng)
-        a = _plain(self.tint.set_random_state(seed=int(rng.integers(2**31)))(both[:1]))
-        return {"a": a, "b": both[1:]}
+        both = self.cut([(pair.x, self.neighbours), (pair.b, 0)], pair.body, rng)
+        a = _plain(self.tint.set_random_state(seed=int(rng.integers(2**31)))(both[:-1]))
+        return {"a": a, "b": both[-1:]}
 
 
 class UnpairedPatches(Dataset):  # type: ignore[misc]
@@ -200,7 +202,7 @@ class UnpairedPatches(Dataset):  # type: ignore[misc]
     def _one(self, scans: Sequence[Scan], index: int, side: int) -> Tensor:
         rng = np.random.default_rng((self.seed, index, side))
         scan = scans[_turn(len(scans), index, self.seed, side)]
-        return self.cut([scan.x], scan.body, rng)
+        return self.cut([(scan.x, 0)], scan.body, rng)
 
 
 class _Cutter:
@@ -211,13 +213,21 @@ class _Cutter:
         self.crop = _crop_size(patch, augment, self.flat)
         self.move = _geometry(patch, augment, self.flat)
 
-    def __call__(self, images: Sequence[Tensor], body: npt.NDArray[np.bool_], rng: np.random.Generator) -> Tensor:
-        """(1, X, Y, Z) each to (len(images), *patch), without the patch's flat axis."""
+    def __call__(
+        self, images: Sequence[tuple[Tensor, int]], body: npt.NDArray[np.bool_], rng: np.random.Generator
+    ) -> Tensor:
+        """Images (1, X, Y, Z), each with its number of neighbours, to one (channels, *patch without its flat axis)."""
         start = _centre(body, rng) - np.array(self.crop) // 2
-        cut = torch.cat([_cut(image, start, self.crop) for image in images])
-        if self.flat is not None:
-            cut = cut.squeeze(self.flat + 1)
+        cut = torch.cat([self._slab(image, start, neighbours) for image, neighbours in images])
         return _plain(self.move.set_random_state(seed=int(rng.integers(2**31)))(cut))
+
+    def _slab(self, image: Tensor, start: npt.NDArray[np.int64], neighbours: int) -> Tensor:
+        """A block, or a slice and those around it as channels."""
+        if self.flat is None:
+            return _cut(image, start, self.crop)
+        x, y, z = (2 * neighbours * (axis == self.flat) for axis in range(3))
+        size = (self.crop[0] + x, self.crop[1] + y, self.crop[2] + z)
+        return _cut(image, start - np.array([x, y, z]) // 2, size)[0].movedim(self.flat, 0)
 
 
 def batches(

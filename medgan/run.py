@@ -33,7 +33,6 @@ import medgan
 from medgan.atomic import refuse_full_folder, replacing
 from medgan.config import Config, dump, load
 from medgan.errors import ConfigError, OutputError, RunError
-from medgan.models import build
 from medgan.models.base import Translator
 from medgan.volume import Synthesis
 
@@ -100,7 +99,7 @@ class Run:
         Raises:
             RunError: if there are no weights yet or they do not fit the config.
         """
-        game = build(self.config.model, in_channels=1, out_channels=1, spatial_dims=self.config.spatial_dims)
+        game = self.config.build()
         try:
             game.generators.load_state_dict(load_file(self._whole_weights()))
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
@@ -108,7 +107,7 @@ class Run:
             raise RunError(
                 f"{self.weights_path}: does not fit config.yaml or is damaged ({told}); copy both anew or train again"
             ) from None
-        return cast(Translator, game.eval())
+        return game.eval()
 
     def save_weights(self, tensors: Mapping[str, Tensor], best: Mapping[str, float | None]) -> None:
         """Replace the kept weights; `best` says when and how good, inside the same file."""

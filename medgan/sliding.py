@@ -26,6 +26,7 @@ def predict(
     x: Tensor,
     *,
     patch: Size,
+    neighbours: int = 0,
     overlap: float = 0.5,
     batch: int = 8,
     device: torch.device = CPU,
@@ -38,6 +39,7 @@ def predict(
         net: (N, C, *window) → (N, C', *window) on `device`; `window` is `patch` without its axis of size 1, if any.
         x: (C, X, Y, Z) in [-1, 1].
         patch: window in voxels; an axis of size 1 is the one across slices, which are then translated one by one.
+        neighbours: slices on either side that the network sees as channels, with patches one voxel thick.
         overlap: share of a window that its neighbour covers again; the results are blended with Gaussian weights.
         batch: windows that go through the network together.
         device: where the network is; the volume and the result stay on the device of `x`.
@@ -55,7 +57,7 @@ def predict(
         with autocast(device, precision):
             return net(window).to(torch.float32)
 
-    slices = x[None] if flat is None else x.movedim(flat + 1, 0)
+    slices = x[None] if flat is None else _with_neighbours(x.movedim(flat + 1, 0), neighbours)
     y = sliding_window_inference(
         slices,
         roi_size=[size for axis, size in enumerate(patch) if axis != flat],
@@ -69,6 +71,13 @@ def predict(
         device=x.device,
     )
     return torch.as_tensor(y[0] if flat is None else y.movedim(0, flat + 1))
+
+
+def _with_neighbours(slices: Tensor, neighbours: int) -> Tensor:
+    """(S, C, U, V) to (S, C · (1 + 2 · neighbours), U, V): each slice among those around it, or background."""
+    margin = slices.new_full((neighbours, *slices.shape[1:]), BACKGROUND)
+    padded = torch.cat([margin, slices, margin])
+    return torch.cat([padded[first : first + len(slices)] for first in range(1 + 2 * neighbours)], 1)
 
 
 def _bell(window: list[int], device: torch.device) -> Tensor:

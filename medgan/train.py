@@ -23,7 +23,6 @@ from medgan.data import Patches, Scan, UnpairedPatches, batches, read_pairs, rea
 from medgan.device import pick_device
 from medgan.errors import CasesError, ConfigError, RunError, TrainingError
 from medgan.formats.png import synthetic_text, write_png
-from medgan.models import build
 from medgan.models.base import Batch, Game, Player, Translator
 from medgan.progress import say, track
 from medgan.run import Run, plan_run, start_run
@@ -196,9 +195,9 @@ def _told(run: Run, scores: Scores, best: Mapping[str, float | None], *, is_best
 def _game(config: Config) -> Translator:
     """The game of the config with the weights that the seed gives; a patch that its nets cannot take is refused."""
     torch.manual_seed(config.train.seed)
-    game = build(config.model, in_channels=1, out_channels=1, spatial_dims=config.spatial_dims)
+    game = config.build()
     game.require_size([size for size in config.patch if size > 1])
-    return cast(Translator, game)
+    return game
 
 
 def _learner(game: Translator, run: Run, fabric: Fabric) -> Learner:
@@ -306,7 +305,7 @@ def cases_of(config: Config, split: str) -> list[Case]:
 def _patches(config: Config, cases: Sequence[Case]) -> AllPatches:
     what, settings = "Reading training cases", (config.patch, config.augment, config.train.seed)
     if config.model.paired:
-        return Patches(read_pairs(cases, config.prep, what), *settings)
+        return Patches(read_pairs(cases, config.prep, what), *settings, neighbours=config.neighbours)
     a, b = (read_scans(cases, role, config.prep, f"{what}, {role}") for role in ("a", "b"))
     return UnpairedPatches(a, b, *settings)
 

@@ -125,6 +125,7 @@ def translate_volume(
         partial(game.translate, to=to),
         x,
         patch=config.patch,
+        neighbours=config.neighbours,
         overlap=overlap,
         batch=batch,
         device=device,

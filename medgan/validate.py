@@ -29,8 +29,15 @@ ERROR_SHARE = 1 / 8  # of the output range: full colour in the pictures of error
 
 def translate_scan(game: Translator, scan: Scan, config: Config, device: torch.device) -> Volume:
     """The translation of one source, on its grid, in the unit of the run's output."""
-    precision = config.train.precision
-    y = predict(game.translate, scan.x, patch=config.patch, overlap=config.overlap, device=device, precision=precision)
+    y = predict(
+        game.translate,
+        scan.x,
+        patch=config.patch,
+        neighbours=config.neighbours,
+        overlap=config.overlap,
+        device=device,
+        precision=config.train.precision,
+    )
     return from_network(y, scan.source, config.prep.b, config.prep.spacing_mm)
 
 
