@@ -34,6 +34,7 @@ class TrainSettings(Settings):
         precision: `bf16` computes in bfloat16 where that is safe (autocast); weights stay float32.
         channels_last: memory layout of tensors in which convolutions often run faster.
         validate_every: steps between translations of the whole validation volumes.
+        patience: validations that may be no better than the best one before the training ends; 0 for all steps.
         checkpoint_every: steps between saved states; a killed run goes on from the last one.
         log_every: steps between lines in metrics.jsonl.
         workers: processes that cut and augment patches; 0 does it in the training process.
@@ -49,6 +50,7 @@ class TrainSettings(Settings):
     precision: Literal["32", "bf16"] = "32"
     channels_last: bool = False
     validate_every: int = Field(default=1000, ge=1)
+    patience: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=500, ge=1)
     log_every: int = Field(default=20, ge=1)
     workers: int = Field(default=0, ge=0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medgan.errors import ConfigError
 
-__all__ = ["Adversarial", "GanMode", "gan", "l1", "l2"]
+__all__ = ["Adversarial", "GanMode", "gan", "l1", "l2", "patch_nce"]
 
 GanMode = Literal["vanilla", "lsgan", "hinge", "wgan"]
 
@@ -27,11 +27,13 @@ class Adversarial(NamedTuple):
         real: what the discriminator pays on real images.
         fake: what the discriminator pays on fakes.
         fool: what the generator pays on its fakes.
+        middle: the logit between real and fake.
     """
 
     real: Callable[[Tensor], Tensor]
     fake: Callable[[Tensor], Tensor]
     fool: Callable[[Tensor], Tensor]
+    middle: float = 0.0
 
 
 def gan(mode: str) -> Adversarial:
@@ -81,6 +83,28 @@ def l2(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     return _mean((x - y).square(), mask)
 
 
+def patch_nce(queries: Tensor, keys: Tensor, temperature: float = 0.07) -> Tensor:
+    """Cross entropy of finding, for every place of a fake, the same place of its source among all places there.
+
+    Args:
+        queries: (N, P, C), features of length 1 of fakes at P places.
+        keys: the same shape, of their sources at the same places; they get no gradient.
+        temperature: less counts the most similar places alone.
+
+    Source:
+        Park et al. 2020, arXiv:2007.15651, eq. 3 and 4: the mean of −log(exp(q·k⁺/τ) / Σ exp(q·k/τ)), the sum over k⁺
+        and the places k⁻ of the same image.
+
+    Example:
+        >>> round(float(patch_nce(torch.eye(2)[None], torch.eye(2)[None], temperature=1.0)), 4)  # ln(1 + 1/e)
+        0.3133
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        likeness = _precise(queries) @ _precise(keys.detach()).transpose(1, 2) / temperature
+        own = torch.arange(keys.shape[1], device=keys.device).expand(len(keys), -1)
+        return F.cross_entropy(likeness.transpose(1, 2), own)
+
+
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
     values = _precise(values)
     if mask is None:
@@ -127,7 +151,7 @@ def _raise_mean(logits: Tensor) -> Tensor:
 
 _MODES: dict[str, Adversarial] = {
     "vanilla": Adversarial(_cross_entropy_to_1, _cross_entropy_to_0, fool=_cross_entropy_to_1),
-    "lsgan": Adversarial(_squares_to_1, _squares_to_0, fool=_squares_to_1),
+    "lsgan": Adversarial(_squares_to_1, _squares_to_0, fool=_squares_to_1, middle=0.5),
     "hinge": Adversarial(_hinge_above_1, _hinge_below_minus_1, fool=_raise_mean),
     "wgan": Adversarial(_raise_mean, _lower_mean, fool=_raise_mean),
 }

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 import medgan
 from medgan.board import Board
 from medgan.cases import Case, read_cases
-from medgan.config import Config, load
-from medgan.data import Patches, Scan, UnpairedPatches, batches, read_pairs, read_scans
+from medgan.config import Config, TrainSettings, load
+from medgan.data import Pair, Patches, Scan, UnpairedPatches, batches, read_pairs, read_scans
 from medgan.device import pick_device
+from medgan.doctor import alarms, examine, gradient_lengths
 from medgan.errors import CasesError, ConfigError, RunError, TrainingError
 from medgan.formats.png import synthetic_text, write_png
 from medgan.models.base import Batch, Game, Player, Translator
@@ -34,6 +35,7 @@ __all__ = ["StoppedError", "cases_of", "fabric_for", "load_config", "play", "set
 AllPatches = Patches | UnpairedPatches
 EXPLODED = 1e6
 RESTATE_BATCHES = 16
+EXAMINED = 8
 
 
 class StoppedError(TrainingError):
@@ -73,8 +75,8 @@ def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Pa
     game = _game(config)
     run = plan_run(Path(out), config)
     learner = _learner(game, run, fabric)
-    if learner.step >= config.train.steps:
-        say(f"{run.path}: its {config.train.steps} steps are done")
+    if over := _over(learner, config.train):
+        say(f"{run.path}: {over}")
         return run
     if learner.step:
         say(f"{run.path}: going on from step {learner.step}")
@@ -91,20 +93,36 @@ def _loop(run: Run, learner: Learner, fabric: Fabric, patches: AllPatches, held_
     stream = batches(patches, batch=settings.batch, start=learner.step, stop=settings.steps, workers=settings.workers)
     run.forget_after(learner.step)
     board = Board(run.path / "tb", step=learner.step)
-    window, began = _Window(), time.monotonic()
+    window, began, over = _Window(), time.monotonic(), ""
     with _stop_signals() as stop:
         for batch in track(stream, "Training", settings.steps - learner.step):
             window.add(_step(learner, batch.to(fabric.device, memory_format=layout), fabric, settings))
             last = learner.step == settings.steps or bool(stop)
             if last or learner.step % settings.log_every == 0:
-                _log(run, board, learner.step, window.mean(learner.step, run), time.monotonic() - began)
+                _log(run, board, learner, window.mean(learner.step, run), time.monotonic() - began)
             if learner.step % settings.validate_every == 0 or learner.step == settings.steps:
                 _validate(run, learner, held_out, patches, board)
-            if last or learner.step % settings.checkpoint_every == 0:
+                _check_up(run, learner, held_out, patches, board)
+            over = _over(learner, settings)
+            if last or over or learner.step % settings.checkpoint_every == 0:
                 window.check(learner.step, run)
                 _save(run, learner)
             if stop:
                 raise StoppedError(f"stopped at step {learner.step} of {settings.steps}; the same command goes on")
+            if over:
+                break
+    if learner.step < settings.steps:
+        say(over)
+
+
+def _over(learner: Learner, settings: TrainSettings) -> str:
+    """Why there is nothing left to do, or ""."""
+    if learner.step >= settings.steps:
+        return f"its {settings.steps} steps are done"
+    since = learner.step - int(learner.best.get("step") or learner.step)
+    if settings.patience and since >= settings.patience * settings.validate_every:
+        return f"ended at step {learner.step}: {settings.patience} validations have not been better"
+    return ""
 
 
 def _step(learner: Learner, batch: Batch, fabric: Fabric, settings: Any) -> dict[str, Tensor]:
@@ -167,6 +185,26 @@ def _validate(run: Run, learner: Learner, held_out: Sequence[Scan], patches: All
     mark = Synthesis(config.model.name, version=medgan.__version__, description=f"validation at step {learner.step}")
     write_png(picture, run.images / f"step_{learner.step:07d}.png", text=synthetic_text(mark))
     _keep_best(run, learner, scores)
+
+
+def _check_up(run: Run, learner: Learner, held_out: Sequence[Scan], patches: AllPatches, board: Board) -> None:
+    """Log how the players do on patches of training and validation cases, and say what is new to worry about."""
+    config, device = run.config, next(learner.shadow.parameters()).device
+    pairs = [scan for scan in held_out if isinstance(scan, Pair)]
+    unseen = Patches(pairs, config.patch, config.augment, config.train.seed, neighbours=config.neighbours)
+    seen_then_unseen = [
+        next(batches(source, batch=EXAMINED, start=0, stop=1)).to(device, memory_format=_memory_format(config))
+        for source in (patches, *([unseen] if pairs else []))
+    ]
+    vitals = examine(learner.game, *seen_then_unseen)
+    for name, value in vitals.items():
+        board.curve(f"vitals/{name}", value, learner.step)
+    lines = run.metrics()
+    known: list[str] = next((line["alarms"] for line in reversed(lines) if "alarms" in line), [])
+    found = alarms([*lines, {"vitals": vitals}])
+    run.log({"step": learner.step, "vitals": vitals, "alarms": [alarm.name for alarm in found]})
+    for alarm in (alarm for alarm in found if alarm.name not in known):
+        say(f"Warning: {alarm}")
 
 
 def _keep_best(run: Run, learner: Learner, scores: Scores) -> None:
@@ -280,10 +318,12 @@ class _Window:
             )
 
 
-def _log(run: Run, board: Board, step: int, losses: dict[str, float], elapsed_s: float) -> None:
-    run.log({"step": step, "loss": losses, "elapsed_s": round(elapsed_s, 2)})
-    for name, value in losses.items():
-        board.curve(f"loss/{name}", value, step)
+def _log(run: Run, board: Board, learner: Learner, losses: dict[str, float], elapsed_s: float) -> None:
+    lengths = {player: float(length) for player, length in gradient_lengths(learner.game).items()}
+    run.log({"step": learner.step, "loss": losses, "grad": lengths, "elapsed_s": round(elapsed_s, 2)})
+    for kind, values in {"loss": losses, "grad": lengths}.items():
+        for name, value in values.items():
+            board.curve(f"{kind}/{name}", value, learner.step)
 
 
 def cases_of(config: Config, split: str) -> list[Case]:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from medgan.errors import InputError
 from medgan.nets import Net
 
-__all__ = ["Batch", "Fakes", "Game", "Losses", "Player", "Translator"]
+__all__ = ["Batch", "Fakes", "Game", "Losses", "Player", "Translator", "Verdicts"]
 
 Player: TypeAlias = Literal["generator", "discriminator"]
 Fakes: TypeAlias = dict[str, Tensor]
 Losses: TypeAlias = dict[str, Tensor]
+Verdicts: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,13 @@ class Game(nn.Module, ABC):
         """Named losses, weighted: the discriminator minimises their sum; {} where there is none.
 
         The fakes come detached.
+        """
+
+    @abstractmethod
+    def judge(self, batch: Batch, fakes: Fakes) -> Verdicts:
+        """What the discriminator of each domain says of real images and of fakes: above 0 they are taken for real.
+
+        These are logits less the logit between real and fake; {} in a game without a discriminator.
         """
 
     def nets(self, player: Player) -> nn.ModuleList:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from medgan import nets
 from medgan.errors import ConfigError, InputError
 from medgan.losses import gan, l1
-from medgan.models.base import Batch, Fakes, Losses, Player, Translator
+from medgan.models.base import Batch, Fakes, Losses, Player, Translator, Verdicts
 from medgan.models.players import DiscriminatorSettings, GeneratorSettings
 from medgan.models.pool import Pool
 from medgan.settings import Settings
@@ -138,6 +138,14 @@ class CycleGAN(Translator):
             losses[f"D_fake_{domain}"] = 0.5 * self.gan.fake(on_fake)
             losses[f"D_real_{domain}"] = 0.5 * self.gan.real(on_real)
         return losses
+
+    def judge(self, batch: Batch, fakes: Fakes) -> Verdicts:
+        """Of both domains, on the fakes themselves and none of the pool."""
+        a, b = batch.both()
+        return {
+            domain: (judge(real) - self.gan.middle, judge(fakes[domain]) - self.gan.middle)
+            for domain, real, judge in (("b", b, self.discriminators["b"]), ("a", a, self.discriminators["a"]))
+        }
 
     def translate(self, x: Tensor, to: str = "b") -> Tensor:
         """(N, channels of one domain, *spatial) to (N, channels of the domain `to`, *spatial), both in [-1, 1].

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medgan.errors import InputError
 from medgan.losses import gan, l1
-from medgan.models.base import Batch, Fakes, Losses, Player, Translator
+from medgan.models.base import Batch, Fakes, Losses, Player, Translator, Verdicts
 from medgan.models.players import DiscriminatorSettings, GeneratorSettings
 from medgan.settings import Settings
 
@@ -85,6 +85,11 @@ class Pix2pix(Translator):
             "D_fake": 0.5 * self.gan.fake(self._judge(a, fakes["b"])),
             "D_real": 0.5 * self.gan.real(self._judge(a, b)),
         }
+
+    def judge(self, batch: Batch, fakes: Fakes) -> Verdicts:
+        """Of a next to b, and of a next to the fake."""
+        a, b = batch.pair()
+        return {"b": (self._judge(a, b) - self.gan.middle, self._judge(a, fakes["b"]) - self.gan.middle)}
 
     def generator_losses(self, batch: Batch, fakes: Fakes) -> Losses:
         """`G_GAN`, and `G_L1` times `lambda_l1`, within the mask if the batch has one."""

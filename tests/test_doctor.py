@@ -1,0 +1,183 @@
+"""The doctor: right numbers, an alarm for each thing that goes wrong, and none without cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medgan.doctor import alarms, examine, gradient_lengths
+from medgan.models import CycleGANSettings, Pix2pixSettings
+from medgan.models.base import Translator
+from medgan.train import train
+from tests.test_models import new_adams, small_batch, small_game, step
+
+HEALTHY = {
+    "right_real_b": 0.7,
+    "right_fake_b": 0.6,
+    "logit_real_b": 0.3,
+    "logit_fake_b": -0.2,
+    "logit_held_out_b": 0.25,
+    "variety_b": 0.9,
+}
+LOSSES = {"G_GAN": 1.0, "G_L1": 9.0, "D_fake": 0.3, "D_real": 0.3}
+
+
+def lines(*vitals: dict[str, float], grad: float = 1.0, **losses: float) -> list[dict[str, Any]]:
+    logged = [{"step": n, "loss": LOSSES | losses, "grad": {"generator": 1.0}} for n in range(20)]
+    logged.append({"step": 20, "loss": LOSSES | losses, "grad": {"generator": grad}})
+    return [*logged, *({"step": n, "vitals": HEALTHY | one} for n, one in enumerate(vitals or [{}], start=21))]
+
+
+def names(found: list[dict[str, Any]]) -> list[str]:
+    return [alarm.name for alarm in alarms(found)]
+
+
+WON = {"right_real_b": 0.99, "right_fake_b": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (lines(WON, WON), ["the discriminator of b has won"]),
+        (lines({"variety_b": 0.1}), ["the fakes of b are all alike"]),
+        (
+            lines({"logit_real_b": 2.0, "logit_held_out_b": 0.1}),
+            ["the discriminator of b knows the training images by heart"],
+        ),
+        (lines(grad=1e-4), ["the generator's gradient vanishes"]),
+        (lines(G_GAN=0.01), ["the discriminator has no say"]),
+    ],
+)
+def test_each_illness_has_an_alarm_of_its_own(found: list[dict[str, Any]], expected: list[str]) -> None:
+    assert names(found) == expected
+    (alarm,) = alarms(found)
+    assert alarm.reason in str(alarm)
+    assert alarm.remedy in str(alarm)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [],
+        lines(),
+        lines(WON, {}),
+        lines({}, WON),
+        lines(WON, {"right_fake_b": 0.9, "right_real_b": 1.0}),
+        lines({"variety_b": 0.4}),
+        lines({"logit_held_out_b": 0.1}),
+        lines({"logit_real_b": -0.5, "logit_held_out_b": -3.0}),
+        lines(grad=0.05),
+        lines(G_GAN=0.2),
+        lines(G_GAN=1.0, G_L1=0.0),
+        [{"step": 1, "loss": {"G_L1": 3.0}, "grad": {"generator": 0.0}}],
+    ],
+)
+def test_there_is_none_without_cause(found: list[dict[str, Any]]) -> None:
+    assert names(found) == []
+
+
+def test_domains_are_told_apart() -> None:
+    sick = {name.replace("_b", "_a"): value for name, value in (HEALTHY | WON).items()}
+    assert names(lines(sick, sick)) == ["the discriminator of a has won"]
+
+
+class Told(nn.Module):
+    """A discriminator that says for each sample what it is told."""
+
+    def __init__(self, *verdicts: float) -> None:
+        super().__init__()
+        self.verdicts = list(verdicts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.full((len(x), 1, 2, 2), self.verdicts.pop(0))
+
+
+def test_the_numbers_are_what_they_say() -> None:
+    game, batch = small_game(Pix2pixSettings), small_batch()
+    game.discriminators["b"] = Told(2.0, -1.0, 0.5, 3.0)
+    seen = examine(game, batch, batch)
+    assert seen["logit_real_b"] == 2
+    assert seen["logit_fake_b"] == -1
+    assert seen["logit_held_out_b"] == 0.5
+    assert (seen["right_real_b"], seen["right_fake_b"]) == (1, 1)
+    with torch.no_grad():
+        fake = game.generate(batch)["b"]
+    assert batch.b is not None
+    assert seen["variety_b"] == pytest.approx(float(fake.std(0).mean() / batch.b.std(0).mean()), rel=1e-5)
+
+
+def test_least_squares_are_parted_in_the_middle() -> None:
+    """Labels 0 and 1: what scores 0.4 is taken for a fake."""
+    game = small_game(Pix2pixSettings, gan="lsgan")
+    game.discriminators["b"] = Told(0.4, 0.4)
+    seen = examine(game, small_batch())
+    assert (seen["right_real_b"], seen["right_fake_b"]) == (0, 1)
+    assert seen["logit_real_b"] == pytest.approx(-0.1)
+    assert "logit_held_out_b" not in seen
+
+
+@pytest.mark.parametrize("settings", [Pix2pixSettings, CycleGANSettings])
+def test_examining_changes_nothing(settings: type[Any]) -> None:
+    game, batch = small_game(settings), small_batch()
+    step(game, batch, new_adams(game))
+    before = {name: tensor.clone() for name, tensor in game.state_dict().items()}
+    seen = examine(game, batch, batch)
+    assert all(torch.equal(before[name], tensor) for name, tensor in game.state_dict().items())
+    assert {name for name in seen if name.startswith("variety")} == {f"variety_{to}" for to in game.generators}
+    assert all(torch.tensor(value).isfinite() for value in seen.values())
+
+
+def test_a_generator_of_one_image_has_no_variety() -> None:
+    game = small_game(Pix2pixSettings)
+    assert isinstance(game, Translator)
+    game.generators["b"] = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Tanh())
+    nn.init.zeros_(game.generators["b"][0].weight)
+    assert examine(game, small_batch())["variety_b"] == 0
+
+
+def test_the_length_of_a_gradient() -> None:
+    game, batch = small_game(Pix2pixSettings), small_batch()
+    step(game, batch, new_adams(game))
+    for player, length in gradient_lengths(game).items():
+        squares = [p.grad.square().sum() for p in game.nets(player).parameters() if p.grad is not None]  # type: ignore[arg-type]
+        assert float(length) == pytest.approx(float(torch.stack(squares).sum().sqrt()), rel=1e-5)
+
+
+def test_a_training_logs_its_vitals(tiny_cohort: Path, tmp_path: Path) -> None:
+    run = train(tiny_cohort / "tiny.yaml", out=tmp_path / "run", device="cpu")
+    found = [line for line in run.metrics() if "vitals" in line]
+    assert [line["step"] for line in found] == [5, 10]
+    assert found[0]["vitals"].keys() == HEALTHY.keys()
+    assert all(line["grad"].keys() == {"generator", "discriminator"} for line in run.metrics() if "loss" in line)
+
+
+def test_an_alarm_is_told_once_while_it_lasts(
+    tiny_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A weight so large that the discriminator has no say."""
+    overrides = ["model.lambda_l1=100000", "train.validate_every=2"]
+    run = train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
+    assert capsys.readouterr().err.count("Warning: the discriminator has no say: the adversarial terms are 0.0") == 1
+    told = [line["alarms"] for line in run.metrics() if "alarms" in line]
+    assert len(told) == 5
+    assert all("the discriminator has no say" in alarms for alarms in told)
+
+
+def test_patience_ends_a_training_that_gets_no_better(
+    tiny_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a learning rate of next to nothing every validation is like the first."""
+    overrides = ["train.lr=1e-12", "train.ema=0", "train.patience=2", "train.validate_every=1", "train.steps=50"]
+    overrides += ["model.generator.norm=instance", "train.checkpoint_every=50"]
+    run = train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
+    said = capsys.readouterr().err
+    assert "2 validations have not been better" in said
+    done = [line["step"] for line in run.metrics() if "val" in line]
+    assert done[-1] == run.best["step"] + 2  # type: ignore[operator]
+    again = train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
+    assert [line["step"] for line in again.metrics() if "val" in line] == done
+    assert "2 validations have not been better" in capsys.readouterr().err
