@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
 from pydantic import Field, model_validator
+from torch import Tensor
 
-from medgan.data import Augment, flat_axis
+from medgan.data import Augment, Weights, flat_axis
 from medgan.errors import ConfigError, InputError
 from medgan.models import ModelSettings, Translator, build
 from medgan.prep import Prep
@@ -67,6 +69,7 @@ class Config(Settings):
         augment: random changes of training patches.
         model: the game and its networks.
         train: steps, learning rate, precision, seed.
+        weights: how much each voxel counts in losses that compare a translation with its target.
         neighbours: slices on either side of a 2-D patch that the network sees as further channels of the source
             (2.5-D); 0 for none.
         overlap: of windows when whole volumes are translated.
@@ -78,6 +81,7 @@ class Config(Settings):
     augment: Augment = Augment()
     model: ModelSettings
     train: TrainSettings = TrainSettings()
+    weights: Weights = Weights()
     neighbours: int = Field(default=0, ge=0, le=16)
     overlap: float = Field(default=0.5, ge=0, lt=1)
 
@@ -103,6 +107,17 @@ class Config(Settings):
         if self.neighbours and not self.model.paired:
             raise ValueError(f"neighbours: {self.model.name} makes single slices, which have none; set it to 0")
         return self
+
+    @model_validator(mode="after")
+    def _weights_of_pairs(self) -> Config:
+        if not self.model.paired and self.weights != Weights():
+            raise ValueError(f"weights: {self.model.name} compares nothing with a target; leave them out")
+        return self
+
+    @property
+    def weigh(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """The weights of a patch from its target and its share of body; None where all voxels count alike."""
+        return None if self.weights == Weights() else partial(self.weights.of, intensity=self.prep.b)
 
     @property
     def spatial_dims(self) -> int:

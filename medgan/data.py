@@ -7,7 +7,7 @@ workers, on what was loaded before, or on where a training was resumed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,14 +16,14 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, RandAdjustContrast, RandAffine, RandFlip, RandGaussianNoise
 from monai.utils import convert_to_tensor
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from medgan.cases import Case
 from medgan.errors import ConfigError, GeometryError
 from medgan.formats import read
 from medgan.models.base import Batch
-from medgan.prep import Prep, check, foreground, in_contract_unit, network_grid, resample, to_network
+from medgan.prep import Intensity, Prep, check, foreground, in_contract_unit, network_grid, resample, to_network
 from medgan.progress import track
 from medgan.settings import Settings
 from medgan.volume import Grid, Volume
@@ -32,8 +32,10 @@ __all__ = [
     "Augment",
     "Pair",
     "Patches",
+    "Region",
     "Scan",
     "UnpairedPatches",
+    "Weights",
     "batches",
     "flat_axis",
     "read_pair",
@@ -66,6 +68,52 @@ class Augment(Settings):
     scale: float = Field(default=0.1, ge=0, lt=1)
     gamma: float = Field(default=0.2, ge=0, lt=1)
     noise: float = Field(default=0.02, ge=0)
+
+
+class Region(Settings):
+    """Voxels of the target that count more or less.
+
+    Args:
+        range: lowest and highest value, in the unit of the run's output (HU for CT).
+        weight: of each such voxel, against 1 of others; 0 leaves them out.
+    """
+
+    range: tuple[float, float]
+    weight: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Region:
+        if self.range[0] >= self.range[1]:
+            raise ValueError(f"the lower end {self.range[0]:g} must be below the upper end {self.range[1]:g}")
+        return self
+
+
+class Weights(Settings):
+    """How much each voxel counts where a translation is compared with its target.
+
+    Args:
+        body_only: count nothing outside the case's mask, or the foreground of the source where it has none.
+        regions: tissues by the value of the target; where two hold a value, the later one counts.
+    """
+
+    body_only: bool = False
+    regions: tuple[Region, ...] = ()
+
+    def of(self, b: Tensor, body: Tensor, intensity: Intensity) -> Tensor:
+        """The weight of each voxel.
+
+        Args:
+            b: the target in [-1, 1].
+            body: the share (0..1) of each voxel that is body, the same shape.
+            intensity: of the target.
+        """
+        low, high = intensity.output_range
+        values = low + (b + 1) * (high - low) / 2
+        factors = torch.ones_like(b)
+        for region in self.regions:
+            inside = (values >= region.range[0]) & (values <= region.range[1])
+            factors = torch.where(inside, region.weight, factors)
+        return factors * body.round() if self.body_only else factors
 
 
 @dataclass(frozen=True)
@@ -169,20 +217,32 @@ class Patches(Dataset):  # type: ignore[misc]
     """Random patches of prepared pairs: item i is a function of (seed, i).
 
     Items are dicts of `a` and `b`, (1, X, Y, Z), or (1, U, V) where the patch is one voxel thick along one axis. With
-    neighbours `a` is (1 + 2 · neighbours, U, V): the slices around that of b, in the order of their position.
+    neighbours `a` is (1 + 2 · neighbours, U, V): the slices around that of b, in the order of their position. With
+    `weigh`, a function of b and of the share of body, what it returns is there as `mask`.
     """
 
-    def __init__(self, pairs: Sequence[Pair], patch: Size, augment: Augment, seed: int, *, neighbours: int = 0) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        patch: Size,
+        augment: Augment,
+        seed: int,
+        *,
+        neighbours: int = 0,
+        weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__(data=pairs, transform=None)
         self.seed, self.cut, self.tint = seed, _Cutter(patch, augment), _intensity(augment)
-        self.neighbours = neighbours
+        self.neighbours, self.weigh = neighbours, weigh
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         pair = self.data[_turn(len(self.data), index, self.seed)]
-        both = self.cut([(pair.x, self.neighbours), (pair.b, 0)], pair.body, rng)
-        a = _plain(self.tint.set_random_state(seed=int(rng.integers(2**31)))(both[:-1]))
-        return {"a": a, "b": both[-1:]}
+        inside = [] if self.weigh is None else [(torch.from_numpy(pair.body)[None], 0)]
+        cut = self.cut([(pair.x, self.neighbours), (pair.b, 0), *inside], pair.body, rng)
+        a, b, body = torch.split(cut, [1 + 2 * self.neighbours, 1, len(inside)])
+        tinted = _plain(self.tint.set_random_state(seed=int(rng.integers(2**31)))(a))
+        return {"a": tinted, "b": b} | ({} if self.weigh is None else {"mask": self.weigh(b, (body + 1) / 2)})
 
 
 class UnpairedPatches(Dataset):  # type: ignore[misc]
@@ -216,9 +276,13 @@ class _Cutter:
     def __call__(
         self, images: Sequence[tuple[Tensor, int]], body: npt.NDArray[np.bool_], rng: np.random.Generator
     ) -> Tensor:
-        """Images (1, X, Y, Z), each with its number of neighbours, to one (channels, *patch without its flat axis)."""
+        """Images (1, X, Y, Z), each with its number of neighbours, to one (channels, *patch without its flat axis).
+
+        What is true or false becomes 1 or -1, so that all are filled with the same beyond their ends.
+        """
         start = _centre(body, rng) - np.array(self.crop) // 2
-        cut = torch.cat([self._slab(image, start, neighbours) for image, neighbours in images])
+        slabs = [self._slab(image, start, neighbours) for image, neighbours in images]
+        cut = torch.cat([slab if slab.is_floating_point() else slab * 2.0 - 1 for slab in slabs])
         return _plain(self.move.set_random_state(seed=int(rng.integers(2**31)))(cut))
 
     def _slab(self, image: Tensor, start: npt.NDArray[np.int64], neighbours: int) -> Tensor:
@@ -238,7 +302,7 @@ def batches(
     loader = DataLoader(
         patches, batch_size=batch, sampler=order, num_workers=workers, pin_memory=torch.cuda.is_available()
     )
-    return (Batch(a=item["a"], b=item["b"]) for item in loader)
+    return (Batch(**item) for item in loader)
 
 
 def flat_axis(patch: Size) -> int | None:
@@ -268,7 +332,7 @@ def _centre(body: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArra
 
 def _cut(x: Tensor, start: npt.NDArray[np.int64], size: Size) -> Tensor:
     """A box of (1, X, Y, Z), filled with background where it leaves the volume."""
-    box = x.new_full((x.shape[0], *size), BACKGROUND)
+    box = x.new_full((x.shape[0], *size), BACKGROUND if x.is_floating_point() else 0)
     low = np.maximum(start, 0)
     high = np.minimum(start + size, x.shape[1:])
     if (high > low).all():

@@ -345,7 +345,8 @@ def cases_of(config: Config, split: str) -> list[Case]:
 def _patches(config: Config, cases: Sequence[Case]) -> AllPatches:
     what, settings = "Reading training cases", (config.patch, config.augment, config.train.seed)
     if config.model.paired:
-        return Patches(read_pairs(cases, config.prep, what), *settings, neighbours=config.neighbours)
+        pairs = read_pairs(cases, config.prep, what)
+        return Patches(pairs, *settings, neighbours=config.neighbours, weigh=config.weigh)
     a, b = (read_scans(cases, role, config.prep, f"{what}, {role}") for role in ("a", "b"))
     return UnpairedPatches(a, b, *settings)
 
