@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medgan.errors import MedganError
     from medgan.evaluate import evaluate
     from medgan.formats import read, write
+    from medgan.import_weights import import_weights
     from medgan.index import index
     from medgan.inspect import inspect
     from medgan.train import train
@@ -31,6 +32,7 @@ __all__ = [
     "convert",
     "demo",
     "evaluate",
+    "import_weights",
     "index",
     "inspect",
     "read",
@@ -39,7 +41,7 @@ __all__ = [
     "write",
 ]
 
-_VERBS = ("convert", "demo", "evaluate", "index", "inspect", "train", "translate")
+_VERBS = ("convert", "demo", "evaluate", "import_weights", "index", "inspect", "train", "translate")
 _HOMES = {
     **{verb: verb for verb in _VERBS},
     **dict.fromkeys(("Grid", "Synthesis", "Volume"), "volume"),

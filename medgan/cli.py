@@ -108,6 +108,24 @@ def train(
     typer.echo(run(config, overrides or (), out=out, device=device).path)
 
 
+@app.command(name="import-weights")
+def import_weights(
+    weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", help="The generator of b, such as latest_net_G.pth.")],
+    config: Annotated[Path, typer.Option(help="A YAML file: prep, patch, neighbours and overlap are used.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="prep.b.range=[-1000,2000]")
+    ] = None,
+    back: Annotated[Path | None, typer.Option(help="The generator of a, such as latest_net_G_B.pth.")] = None,
+    arch: Annotated[str | None, typer.Option(help="What WEIGHTS must be, such as unet_256.")] = None,
+    out: Annotated[Path, typer.Option(help="The run folder, new or empty.")] = Path("run"),
+) -> None:
+    """Make a run of generators trained with pytorch-CycleGAN-and-pix2pix."""
+    from medgan.import_weights import import_weights as run
+    from medgan.tables import imported_line
+
+    typer.echo(imported_line(run(weights, overrides or (), config=config, back=back, arch=arch, out=out)))
+
+
 @app.command()
 def translate(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN")],

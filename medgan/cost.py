@@ -37,7 +37,7 @@ def estimate(config: Config | Path | str, overrides: Sequence[str] = (), *, devi
     training, validation = cases_of(config, "train"), cases_of(config, "val")
     seconds, parameters = _step_s(config, device)
     first = next(case.images["a"] for case in training if "a" in case.images)
-    grid = network_grid(read_header(first).grid, config.prep.spacing_mm)
+    grid = network_grid(read_header(first).grid, config.prep.spacing_mm, config.prep.axes)
     cache_gib = len(training + validation) * torch.Size(grid.shape).numel() * BYTES_A_VOXEL / 2**30
     lines = [
         f"{len(training)} training cases, {len(validation)} validation cases",

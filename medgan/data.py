@@ -168,7 +168,10 @@ def read_pair(case: Case, prep: Prep) -> Pair:
     source, target = _read(case, "a", prep), _read(case, "b", prep)
     target = _on_grid(target, source.grid, f"{case.name}, b")
     mask = _mask(case, source)
-    x, b = to_network(source, prep.a, prep.spacing_mm), to_network(target, prep.b, prep.spacing_mm)
+    x, b = (
+        to_network(source, prep.a, prep.spacing_mm, prep.axes),
+        to_network(target, prep.b, prep.spacing_mm, prep.axes),
+    )
     return Pair(case.name, x, _body(mask, source, prep), source, b, in_contract_unit(target, prep.b), mask)
 
 
@@ -181,13 +184,18 @@ def read_scan(case: Case, role: str, prep: Prep) -> Scan:
     """
     source = _read(case, role, prep)
     mask = _mask(case, source) if role == "a" or "a" not in case.images else foreground(source.array)
-    return Scan(case.name, to_network(source, getattr(prep, role), prep.spacing_mm), _body(mask, source, prep), source)
+    return Scan(
+        case.name,
+        to_network(source, getattr(prep, role), prep.spacing_mm, prep.axes),
+        _body(mask, source, prep),
+        source,
+    )
 
 
 def _body(mask: npt.NDArray[np.bool_], source: Volume, prep: Prep) -> npt.NDArray[np.bool_]:
     """The mask on the network's grid."""
     volume = Volume(mask.astype(np.uint8), source.grid)
-    return np.asarray(resample(volume, network_grid(source.grid, prep.spacing_mm), order=0).array > 0)
+    return np.asarray(resample(volume, network_grid(source.grid, prep.spacing_mm, prep.axes), order=0).array > 0)
 
 
 def _read(case: Case, role: str, prep: Prep) -> Volume:

@@ -87,16 +87,18 @@ class Prep(Settings):
     Args:
         a: the source images.
         b: the target images.
-        spacing_mm: voxel spacing that the network sees, in RAS order; None keeps each image's own.
+        spacing_mm: voxel spacing that the network sees, in the order of its axes; None keeps each image's own.
+        axes: the sides to which the network's axes run; `PLS` shows it axial slices as viewers do, row by row.
     """
 
     a: Intensity
     b: Intensity
     spacing_mm: tuple[float, float, float] | None = Field(default=None)
+    axes: str = "RAS"
 
     def towards(self, to: str) -> Prep:
         """The contract of a translation to "b", or with both sides exchanged to "a"."""
-        return self if to == "b" else Prep(a=self.b, b=self.a, spacing_mm=self.spacing_mm)
+        return self if to == "b" else Prep(a=self.b, b=self.a, spacing_mm=self.spacing_mm, axes=self.axes)
 
     @model_validator(mode="after")
     def _positive(self) -> Prep:
@@ -104,9 +106,20 @@ class Prep(Settings):
             raise ValueError("spacing_mm must be positive")
         return self
 
+    @model_validator(mode="after")
+    def _three_sides(self) -> Prep:
+        if [sum(side in pair for side in self.axes) for pair in ("LR", "AP", "IS")] != [1, 1, 1] or len(self.axes) != 3:
+            raise ValueError(f"axes are three letters, one of each pair R/L, A/P, S/I; seen {self.axes!r}")
+        return self
 
-def to_network(volume: Volume, intensity: Intensity, spacing_mm: tuple[float, float, float] | None = None) -> Tensor:
-    """A volume as the network sees it: RAS axes, the run's spacing, values in [-1, 1].
+
+def to_network(
+    volume: Volume,
+    intensity: Intensity,
+    spacing_mm: tuple[float, float, float] | None = None,
+    axes: str = "RAS",
+) -> Tensor:
+    """A volume as the network sees it: the run's axes and spacing, values in [-1, 1].
 
     Returns:
         (1, X, Y, Z) float32 on `network_grid(volume.grid, spacing_mm)`.
@@ -117,13 +130,17 @@ def to_network(volume: Volume, intensity: Intensity, spacing_mm: tuple[float, fl
         [-1.0, 0.0, 1.0]
     """
     low, high = _window(volume, intensity)
-    placed = resample(volume, network_grid(volume.grid, spacing_mm))
+    placed = resample(volume, network_grid(volume.grid, spacing_mm, axes))
     scaled = (placed.array.astype(np.float32) - low) * np.float32(2 / (high - low)) - 1
     return torch.from_numpy(np.ascontiguousarray(scaled.clip(-1, 1), dtype=np.float32))[None]
 
 
 def from_network(
-    x: Tensor, like: Volume, intensity: Intensity, spacing_mm: tuple[float, float, float] | None = None
+    x: Tensor,
+    like: Volume,
+    intensity: Intensity,
+    spacing_mm: tuple[float, float, float] | None = None,
+    axes: str = "RAS",
 ) -> Volume:
     """The network's image in the unit of the run, on the very grid of `like`.
 
@@ -131,21 +148,21 @@ def from_network(
         x: (1, X, Y, Z) in [-1, 1] on `network_grid(like.grid, spacing_mm)`.
         like: the volume that went in; its grid and header are kept.
         intensity: of the target.
-        spacing_mm: as given to `to_network`.
+        spacing_mm, axes: as given to `to_network`.
 
     Returns:
         float32 values in `intensity.output_unit`, within `intensity.output_range`.
     """
     low, high = intensity.output_range
     values = (x[0].float().cpu().numpy().clip(-1, 1) + 1) * np.float32((high - low) / 2) + np.float32(low)
-    seen = Volume(values, network_grid(like.grid, spacing_mm), intensity.output_unit, intensity.modality)
+    seen = Volume(values, network_grid(like.grid, spacing_mm, axes), intensity.output_unit, intensity.modality)
     placed = resample(seen, like.grid)
     return replace(placed, grid=like.grid, header=like.header, synthetic=like.synthetic)
 
 
-def network_grid(grid: Grid, spacing_mm: tuple[float, float, float] | None) -> Grid:
-    """RAS axes over the same field of view; the outer faces of the outermost voxels stay where they are."""
-    ras = Volume(np.broadcast_to(np.uint8(0), grid.shape), grid).reorient("RAS").grid
+def network_grid(grid: Grid, spacing_mm: tuple[float, float, float] | None, axes: str = "RAS") -> Grid:
+    """Axes that run to those sides; the outer faces of the outermost voxels stay where they are."""
+    ras = Volume(np.broadcast_to(np.uint8(0), grid.shape), grid).reorient(axes).grid
     if spacing_mm is None:
         return ras
     extent = np.array(ras.shape) * ras.spacing_mm

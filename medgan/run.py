@@ -17,6 +17,7 @@ import hashlib
 import json
 import pickle
 import platform
+import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +42,10 @@ __all__ = ["FORMAT", "Run", "open_run", "plan_run", "start_run"]
 FORMAT = 1
 STATE_KEYS = {"step", "best", "game", "shadow", "optimizers"}
 # What torch.load and the pickle reader in it raise on damaged files.
-NO_STATE = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError)
+NO_STATE = (
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(pickle.UnpicklingError, struct.error),
+)
 # The table of cases is held by its content, so that a project can move.
 MAY_DIFFER = {"cases", "workers", "validate_every", "checkpoint_every", "log_every"}
 
@@ -228,12 +232,14 @@ def plan_run(path: Path, config: Config) -> Run:
     A folder without a checkpoint was started in vain and takes the new config.
 
     Raises:
-        RunError: if the folder holds a run of another config.
+        RunError: if the folder holds a run of another config, or imported weights.
         OutputError: if it holds something else.
     """
     run = Run(Path(path), config)
     if not _is_run(run.path):
         refuse_full_folder(run.path)
+    elif "imported" in _facts(run.path / "card.json"):
+        raise RunError(f"{run.path}: holds imported weights, which no training goes on from; name a new folder")
     elif run.state_path.exists():
         _refuse_other_config(open_run(run.path), config)
     return run

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medgan.cases import Case
     from medgan.inspect import Finding
+    from medgan.run import Run
     from medgan.translate import Translated
 
-__all__ = ["columns", "findings_table", "metrics_table", "split_line", "translated_json", "translated_lines"]
+__all__ = [
+    "columns",
+    "findings_table",
+    "imported_line",
+    "metrics_table",
+    "split_line",
+    "translated_json",
+    "translated_lines",
+]
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -101,3 +110,11 @@ def _translated(one: Translated) -> str:
         f"{one.path}: {one.low:g} … {one.high:g} {one.unit}; {one.clipped_share:.2%} of the source's foreground was "
         f"beyond the window of the run, {one.saturated_share:.2%} of the output is at its upper end"
     )
+
+
+def imported_line(run: Run) -> str:
+    """What became of imported weights, and how they run."""
+    model, prep = run.config.model, run.config.prep
+    ways = f"{prep.a.modality} to {prep.b.modality}" + ("" if model.paired else ", and back by --to a")
+    net = f"{model.generator.name} with {model.generator.norm} norm, width {model.generator.width}"
+    return f"{run.path}: {ways}, by {net}; evaluation mode, as in the reference implementation with --eval"

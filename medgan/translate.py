@@ -120,7 +120,7 @@ def translate_volume(
     """
     config, device = run.config, torch.device(device)
     prep, game = config.prep.towards(to), game or _translator(run, to).to(device)
-    x = to_network(volume, prep.a, prep.spacing_mm)
+    x = to_network(volume, prep.a, prep.spacing_mm, prep.axes)
     y = predict(
         partial(game.translate, to=to),
         x,
@@ -132,7 +132,7 @@ def translate_volume(
         precision=config.train.precision,
         label=label,
     )
-    return from_network(y, volume, prep.b, prep.spacing_mm).marked(run.synthesis(to))
+    return from_network(y, volume, prep.b, prep.spacing_mm, prep.axes).marked(run.synthesis(to))
 
 
 def _translator(run: Run, to: str) -> Translator:

@@ -38,7 +38,7 @@ def translate_scan(game: Translator, scan: Scan, config: Config, device: torch.d
         device=device,
         precision=config.train.precision,
     )
-    return from_network(y, scan.source, config.prep.b, config.prep.spacing_mm)
+    return from_network(y, scan.source, config.prep.b, config.prep.spacing_mm, config.prep.axes)
 
 
 def score(fakes: Sequence[Volume], scans: Sequence[Scan], value_range: tuple[float, float]) -> Scores:

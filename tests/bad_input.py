@@ -349,7 +349,7 @@ TABLES = [
     Bad(
         "an empty split to translate",
         "translate {good}/run {bad}/cases.csv {bad}/out --split test",
-        r"cases\.csv: has no case in the split test",
+        r"cases\.csv: has no case with an image a in the split test",
         table(f"case,patient,split,a,b\nc1,p,train,{ROW}\n"),
     ),
     Bad(

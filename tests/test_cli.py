@@ -24,7 +24,7 @@ from medgan.cases import read_cases
 from medgan.config import load
 from medgan.formats.dicom import Subject
 
-VERBS = ["convert", "demo", "evaluate", "index", "inspect", "train", "translate"]
+VERBS = ["convert", "demo", "evaluate", "import-weights", "index", "inspect", "train", "translate"]
 
 
 @pytest.fixture(scope="module", autouse=True)
