@@ -97,7 +97,8 @@ def _loop(run: Run, learner: Learner, fabric: Fabric, patches: AllPatches, held_
     with _stop_signals() as stop:
         for batch in track(stream, "Training", settings.steps - learner.step):
             window.add(_step(learner, batch.to(fabric.device, memory_format=layout), fabric, settings))
-            last = learner.step == settings.steps or bool(stop)
+            asked = bool(stop)  # once: a signal that comes later waits for the next step, or nothing would be saved
+            last = learner.step == settings.steps or asked
             if last or learner.step % settings.log_every == 0:
                 _log(run, board, learner, window.mean(learner.step, run), time.monotonic() - began)
             if learner.step % settings.validate_every == 0 or learner.step == settings.steps:
@@ -107,7 +108,7 @@ def _loop(run: Run, learner: Learner, fabric: Fabric, patches: AllPatches, held_
             if last or over or learner.step % settings.checkpoint_every == 0:
                 window.check(learner.step, run)
                 _save(run, learner)
-            if stop:
+            if asked:
                 raise StoppedError(f"stopped at step {learner.step} of {settings.steps}; the same command goes on")
             if over:
                 break
