@@ -11,11 +11,12 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
+from monai.losses import SSIMLoss
 from torch import Tensor
 
 from medgan.errors import ConfigError
 
-__all__ = ["Adversarial", "GanMode", "gan", "l1", "l2", "patch_nce"]
+__all__ = ["Adversarial", "GanMode", "gan", "gradient_difference", "l1", "l2", "patch_nce", "ssim_distance"]
 
 GanMode = Literal["vanilla", "lsgan", "hinge", "wgan"]
 
@@ -83,6 +84,48 @@ def l2(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     return _mean((x - y).square(), mask)
 
 
+def gradient_difference(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean absolute difference of the steps from voxel to voxel, averaged over the axes, in the unit of x.
+
+    Blur costs here what it saves in `l1`: a smooth image has no steps.
+
+    Args:
+        x: (N, C, *spatial).
+        y: the same shape.
+        mask: (N, 1 or C, *spatial), bool or weights; a step counts as the voxel at its end does.
+
+    Source:
+        Mathieu, Couprie, LeCun 2016, arXiv:1511.05440, eq. 6 with α = 1, of signed steps.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [0.0, 1.0]])[None, None]
+        >>> float(gradient_difference(x, torch.zeros_like(x)))  # 0 along one axis, 1 along the other
+        0.5
+    """
+    error, steps = _precise(x) - _precise(y), []
+    for axis in range(2, x.ndim):
+        weights = None if mask is None else mask.narrow(axis, 1, x.shape[axis] - 1)
+        steps.append(_mean(error.diff(dim=axis).abs(), weights))
+    return torch.stack(steps).mean()
+
+
+def ssim_distance(x: Tensor, y: Tensor, *, window: int = 11) -> Tensor:
+    """1 − the mean structural similarity of images in [-1, 1], with Gaussian windows, σ 1.5 voxels.
+
+    Args:
+        x: (N, C, *spatial), at least `window` voxels along each axis.
+        y: the same shape.
+        window: side of a window, voxels.
+
+    Source:
+        Wang et al. 2004, "Image Quality Assessment", IEEE TIP 13(4), eq. 13; as a loss Zhao et al. 2017,
+        arXiv:1511.08861, §III-B.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        distance = SSIMLoss(x.ndim - 2, data_range=2.0, win_size=window)(_precise(x), _precise(y))
+    return torch.as_tensor(distance)
+
+
 def patch_nce(queries: Tensor, keys: Tensor, temperature: float = 0.07) -> Tensor:
     """Cross entropy of finding, for every place of a fake, the same place of its source among all places there.
 
@@ -92,7 +135,7 @@ def patch_nce(queries: Tensor, keys: Tensor, temperature: float = 0.07) -> Tenso
         temperature: less counts the most similar places alone.
 
     Source:
-        Park et al. 2020, arXiv:2007.15651, eq. 3 and 4: the mean of −log(exp(q·k⁺/τ) / Σ exp(q·k/τ)), the sum over k⁺
+        Park et al. 2020, arXiv:2007.15651, eq. 2 and 3: the mean of −log(exp(q·k⁺/τ) / Σ exp(q·k/τ)), the sum over k⁺
         and the places k⁻ of the same image.
 
     Example:

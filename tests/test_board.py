@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_bad_input import files_end_at
 
 from medgan.board import Board
 from medgan.errors import OutputError
-from tests.test_bad_input import files_end_at
 
 
 def test_tensorboard_reads_what_was_logged_at_once(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from test_golden import fill, play, waves
 from torch import Tensor, nn
 
 from medgan.errors import ConfigError, InputError
 from medgan.models import Batch, CycleGAN, CycleGANSettings
 from medgan.models.pool import Pool
-from tests.test_golden import fill, play, waves
 
 SMALL = {"generator": {"name": "resnet_6blocks", "width": 4}, "discriminator": {"width": 4}}
 
@@ -109,8 +109,8 @@ def test_three_training_steps_are_the_published_ones(size: int, width: int) -> N
 def test_it_is_the_published_one_by_default() -> None:
     assert CycleGANSettings().model_dump() == {
         "name": "cyclegan",
-        "generator": {"name": "resnet_9blocks", "width": 64, "norm": "instance", "dropout": False},
-        "discriminator": {"name": "basic", "num_layers": None, "width": 64, "norm": "instance"},
+        "generator": {"name": "resnet_9blocks", "width": 64, "norm": "instance", "dropout": False, "antialias": False},
+        "discriminator": {"name": "basic", "num_layers": None, "width": 64, "norm": "instance", "antialias": False},
         "gan": "lsgan",
         "lambda_a": 10.0,
         "lambda_b": 10.0,

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from test_models import new_adams, small_batch, small_game, step
 from torch import Tensor, nn
 
 from medgan.doctor import alarms, examine, gradient_lengths
 from medgan.models import CycleGANSettings, Pix2pixSettings
 from medgan.models.base import Translator
 from medgan.train import train
-from tests.test_models import new_adams, small_batch, small_game, step
 
 HEALTHY = {
     "right_real_b": 0.7,

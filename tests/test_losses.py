@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from medgan.errors import ConfigError
-from medgan.losses import GanMode, gan, l1, l2
+from medgan.losses import GanMode, gan, l1, l2, patch_nce
 
 LOGITS = np.array([[-3.0, -1.0, -0.5], [0.0, 0.25, 4.0]])
 
@@ -91,3 +91,34 @@ def test_a_mask_that_keeps_all_changes_nothing_and_an_empty_one_gives_zero() -> 
     nothing: Tensor = l1(x, y, torch.zeros(2, 1, 5, 5))
     assert float(nothing.detach()) == 0
     assert not torch.autograd.grad(nothing, x)[0].any()
+
+
+def unit(*shape: int, seed: int) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def test_patch_nce_is_its_formula() -> None:
+    q, k = unit(2, 7, 5, seed=0), unit(2, 7, 5, seed=1)
+    expected, x, y = [], q.numpy(), k.numpy()
+    for image in range(2):
+        for place in range(7):
+            own = np.exp(np.dot(x[image, place], y[image, place]) / 0.3)
+            others = sum(np.exp(np.dot(x[image, place], y[image, j]) / 0.3) for j in range(7) if j != place)
+            expected.append(-np.log(own / (own + others)))
+    assert float(patch_nce(q, k, 0.3)) == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+def test_keys_get_no_gradient() -> None:
+    q, k = unit(1, 4, 3, seed=0).requires_grad_(), unit(1, 4, 3, seed=1).requires_grad_()
+    patch_nce(q, k).backward()
+    assert k.grad is None
+    assert q.grad is not None
+    assert q.grad.abs().sum() > 0
+
+
+def test_the_contrast_stays_exact_under_bf16() -> None:
+    q, k = unit(2, 64, 16, seed=0).float(), unit(2, 64, 16, seed=1).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(patch_nce(q, k)) == pytest.approx(float(patch_nce(q.double(), k.double())), rel=1e-5)
+        assert patch_nce(q.bfloat16(), k.bfloat16()).dtype == torch.float32

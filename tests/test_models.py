@@ -28,10 +28,16 @@ every_model = pytest.mark.parametrize("member", members(ModelSettings), ids=lamb
 every_size = pytest.mark.parametrize("spatial_dims", [2, 3])
 
 
+def small_nets(member: type[Settings]) -> dict[str, dict[str, Any]]:
+    """Nets for quick tests, a residual generator where the model takes no U-Net."""
+    nets = {name: value for name, value in SMALL.items() if name in member.model_fields}
+    accepted = get_args(type(member().generator).model_fields["name"].annotation)  # type: ignore[attr-defined]
+    return nets if "unet_32" in accepted else nets | {"generator": {"name": "resnet_6blocks", "width": 2}}
+
+
 def small_game(member: type[Settings], spatial_dims: int = 2, **others: Any) -> Game:
     torch.manual_seed(0)
-    values = {name: value for name, value in SMALL.items() if name in member.model_fields}
-    return build(member.parse(values | others), in_channels=1, out_channels=1, spatial_dims=spatial_dims)  # type: ignore[arg-type]
+    return build(member.parse(small_nets(member) | others), in_channels=1, out_channels=1, spatial_dims=spatial_dims)  # type: ignore[arg-type]
 
 
 def small_batch(spatial_dims: int = 2, samples: int = 2) -> Batch:
@@ -114,21 +120,31 @@ def test_players_own_all_parameters_once(member: type[Settings]) -> None:
 
 @every_model
 def test_one_batch_is_learnt_by_heart(member: type[Settings]) -> None:
-    game, batch = small_game(member), small_batch()
+    # Batch norm: under instance norm a net could not tell the two samples, which differ in brightness alone.
+    wide = {name: value | {"width": 8, "norm": "batch"} for name, value in small_nets(member).items()}
+    game, batch = small_game(member, **wide), small_batch()
     if not isinstance(game, Translator):
         pytest.skip("only a translator has a truth to learn")
     a, b = batch.pair()
+    returns = "a" in game.generators
 
     def distance() -> float:
-        """Of what it makes to the truth; without pairs, of what it makes of that to where it came from."""
+        """Of what it makes to the truth; without pairs, of what it makes of that to where it came from.
+
+        Without pairs and a way back, of the values that it makes to those of b, wherever they are.
+        """
         with torch.no_grad():
             fake = game.translate(a)
-            return float((fake - b if member.paired else game.translate(fake, "a") - a).abs().mean())
+            if member.paired:
+                return float((fake - b).abs().mean())
+            if returns:
+                return float((game.translate(fake, "a") - a).abs().mean())
+            return float((fake.flatten().sort().values - b.flatten().sort().values).abs().mean())
 
     before, adams = distance(), new_adams(game, lr=2e-3)
     for _ in range(40):
         step(game, batch, adams)
-    assert distance() < (0.3 if member.paired else 0.5) * before
+    assert distance() < (0.3 if member.paired else 0.5 if returns else 0.8) * before
 
 
 @every_model
@@ -159,7 +175,7 @@ def test_bf16_autocast_stays_finite(member: type[Settings], spatial_dims: int) -
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_channels_last_trains_alike(member: type[Settings], spatial_dims: int, norm: str) -> None:
     """At batch 1 and in float64: PyTorch's own instance norm would train on wrong gradients here."""
-    changed = {name: value | {"norm": norm} for name, value in SMALL.items() if name in member.model_fields}
+    changed = {name: value | {"norm": norm} for name, value in small_nets(member).items()}
     batch = small_batch(spatial_dims, samples=1)
     results = []
     for memory_format in (torch.contiguous_format, CHANNELS_LAST[spatial_dims]):
@@ -174,7 +190,8 @@ def test_channels_last_trains_alike(member: type[Settings], spatial_dims: int, n
 @every_model
 def test_patches_that_do_not_fit_are_refused_before_training(member: type[Settings]) -> None:
     game = small_game(member)
-    game.require_size((game.divisor * 2, game.divisor))
+    side = max(game.divisor, 32)
+    game.require_size((side * 2, side))
     with pytest.raises(InputError, match="does not fit the net"):
         game.require_size((33, 7))
 
@@ -188,12 +205,12 @@ def test_settings_survive_plain_values(member: type[Settings]) -> None:
 def test_pix2pix_is_the_published_one_by_default() -> None:
     assert Pix2pixSettings().model_dump() == {
         "name": "pix2pix",
-        "generator": {"name": "unet_256", "width": 64, "norm": "batch", "dropout": True},
-        "discriminator": {"name": "basic", "num_layers": None, "width": 64, "norm": "batch"},
+        "generator": {"name": "unet_256", "width": 64, "norm": "batch", "dropout": True, "antialias": False},
+        "discriminator": {"name": "basic", "num_layers": None, "width": 64, "norm": "batch", "antialias": False},
         "gan": "vanilla",
         "lambda_l1": 100.0,
     }
-    assert Pix2pix.order == ("discriminator", "generator")
+    assert small_game(Pix2pixSettings).order == ("discriminator", "generator")
 
 
 def test_a_group_given_in_part_keeps_the_other_defaults() -> None:
@@ -211,7 +228,7 @@ def test_a_group_given_in_part_keeps_the_other_defaults() -> None:
         ({"discriminator": {"num_layers": 2}}, r"model\.discriminator: num_layers belongs to .* n_layers"),
         ({"gan": "wgan"}, r"model\.gan: .*'vanilla', 'lsgan' or 'hinge'"),
         ({"lambda_l1": -1}, r"model\.lambda_l1: .*greater than or equal to 0"),
-        ({"name": "pixpix"}, r"model\.name: 'pixpix' is none of 'pix2pix', 'cyclegan'"),
+        ({"name": "pixpix"}, r"model\.name: 'pixpix' is none of 'pix2pix', 'supervised'"),
     ],
 )
 def test_bad_settings_are_named_by_their_key(values: dict[str, Any], message: str) -> None:

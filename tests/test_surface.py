@@ -19,12 +19,13 @@ from medgan.cli import app
 
 NAMES = [
     "Grid", "MedganError", "Synthesis", "Volume", "__version__",
-    "convert", "demo", "evaluate", "index", "inspect", "read", "train", "translate", "write",
+    "convert", "demo", "evaluate", "import_weights", "index", "inspect", "read", "train", "translate", "write",
 ]  # fmt: skip
 COMMANDS = {
     "convert": ["source", "out", "--like", "--series"],
     "demo": ["--out", "--device"],
     "evaluate": ["pred", "ref", "--mask", "--preset", "--range", "--split", "--run", "--out", "--json"],
+    "import-weights": ["weights", "overrides", "--config", "--back", "--arch", "--out"],
     "index": [
         "folder", "--a", "--b", "--mask", "--out", "--fractions", "--split", "--seed", "--patients", "--unpaired",
     ],
@@ -62,10 +63,11 @@ def test_commands_and_options() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_is_a_function_a_module_and_a_command(verb: str) -> None:
-    module = importlib.import_module(f"medgan.{verb}")
-    assert getattr(medgan, verb) is getattr(module, verb)
-    assert callable(getattr(medgan, verb))
-    assert "Args:" in (inspect.getdoc(getattr(medgan, verb)) or "")
+    name = verb.replace("-", "_")
+    module = importlib.import_module(f"medgan.{name}")
+    assert getattr(medgan, name) is getattr(module, name)
+    assert callable(getattr(medgan, name))
+    assert "Args:" in (inspect.getdoc(getattr(medgan, name)) or "")
 
 
 @pytest.mark.parametrize("name", list(modules()))

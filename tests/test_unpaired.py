@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_train import assert_same, state
 
 from medgan import read, translate
 from medgan.cases import Case, read_cases, write_cases
@@ -16,7 +17,6 @@ from medgan.cost import estimate
 from medgan.errors import CasesError, ConfigError, InputError, OutputError, RunError
 from medgan.run import Run
 from medgan.train import train
-from tests.test_train import assert_same, state
 
 GAME = (
     "model={name: cyclegan, generator: {name: resnet_6blocks, width: 2}, pool: 3, "

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_neighbours import PLAIN, pair_of
 
 from medgan.config import load
 from medgan.data import Augment, Pair, Patches, Region, Weights
 from medgan.errors import ConfigError
 from medgan.prep import Intensity
 from medgan.train import train
-from tests.test_neighbours import PLAIN, pair_of
 
 CT = Intensity(modality="CT", unit="HU", range=(-1000, 3000))
 BONE, FAT = Region(range=(300, 3000), weight=4), Region(range=(-150, -30), weight=0.5)

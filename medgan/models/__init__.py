@@ -10,11 +10,15 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from medgan.models.base import Batch, Fakes, Game, Losses, Player, Translator
+from medgan.models.cut import CUT, CUTSettings
 from medgan.models.cyclegan import CycleGAN, CycleGANSettings
 from medgan.models.pix2pix import Pix2pix, Pix2pixSettings
+from medgan.models.supervised import Supervised, SupervisedSettings
 
 __all__ = [
+    "CUT",
     "Batch",
+    "CUTSettings",
     "CycleGAN",
     "CycleGANSettings",
     "Fakes",
@@ -24,11 +28,15 @@ __all__ = [
     "Pix2pix",
     "Pix2pixSettings",
     "Player",
+    "Supervised",
+    "SupervisedSettings",
     "Translator",
     "build",
 ]
 
-ModelSettings: TypeAlias = Annotated[Pix2pixSettings | CycleGANSettings, Field(discriminator="name")]
+ModelSettings: TypeAlias = Annotated[
+    Pix2pixSettings | SupervisedSettings | CycleGANSettings | CUTSettings, Field(discriminator="name")
+]
 
 
 def build(settings: ModelSettings, *, in_channels: int, out_channels: int, spatial_dims: int) -> Game:

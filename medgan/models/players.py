@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from pydantic import Field, model_validator
 
 from medgan import nets
@@ -18,16 +20,32 @@ class GeneratorSettings(Settings):
         width: channels at full resolution (ngf); less is faster and blurrier.
         norm: `batch` as in pix2pix, `instance` as in CycleGAN.
         dropout: drop half of the inner features while training.
+        antialias: in resnets, halve and double sizes by fixed blurs instead of strides, as in CUT: steadier when the
+            anatomy moves by a voxel, no checkerboards, slower.
     """
 
     name: nets.GeneratorName = "unet_256"
     width: int = Field(default=64, ge=1)
     norm: nets.NormName = "batch"
     dropout: bool = False
+    antialias: bool = False
+
+    @model_validator(mode="after")
+    def _antialias_has_effect(self) -> GeneratorSettings:
+        return _refuse_idle_antialias(self)
 
     def build(self, in_channels: int, out_channels: int, spatial_dims: int) -> nets.Net:
         """The net itself, its weights drawn from torch's global random numbers."""
-        return nets.build(self.name, in_channels, out_channels, self.norm, self.dropout, spatial_dims, width=self.width)
+        return nets.build(
+            self.name,
+            in_channels,
+            out_channels,
+            self.norm,
+            self.dropout,
+            spatial_dims,
+            width=self.width,
+            antialias=self.antialias,
+        )
 
 
 class DiscriminatorSettings(Settings):
@@ -38,12 +56,18 @@ class DiscriminatorSettings(Settings):
         num_layers: for `n_layers` alone: 1 to 5 give patches of 16, 34, 70, 142, 286.
         width: channels after the first conv (ndf).
         norm: `batch` as in pix2pix, `instance` as in CycleGAN.
+        antialias: but for `pixel`, halve sizes by fixed blurs instead of strides, as in CUT.
     """
 
     name: nets.DiscriminatorName = "basic"
     num_layers: int | None = Field(default=None, ge=1, le=5)
     width: int = Field(default=64, ge=1)
     norm: nets.NormName = "batch"
+    antialias: bool = False
+
+    @model_validator(mode="after")
+    def _antialias_has_effect(self) -> DiscriminatorSettings:
+        return _refuse_idle_antialias(self)
 
     @model_validator(mode="after")
     def _num_layers_has_effect(self) -> DiscriminatorSettings:
@@ -60,4 +84,14 @@ class DiscriminatorSettings(Settings):
             spatial_dims=spatial_dims,
             width=self.width,
             num_layers=self.num_layers,
+            antialias=self.antialias,
         )
+
+
+_Player = TypeVar("_Player", GeneratorSettings, DiscriminatorSettings)
+
+
+def _refuse_idle_antialias(player: _Player) -> _Player:
+    if player.antialias and not nets.can_antialias(player.name):
+        raise ValueError(f"antialias belongs to resnets and PatchGANs, not to {player.name}; set it to false")
+    return player

@@ -1,7 +1,7 @@
 """Nets: tensor to tensor, images or volumes by one code.
 
 ```
-generators      unet_256  unet_128  unet_64  unet_32  resnet_9blocks  resnet_6blocks
+generators      unet_256  unet_128  unet_64  unet_32  resnet_9blocks  resnet_6blocks  res_unet_32  res_unet_16
 discriminators  basic  n_layers  pixel
 ```
 """
@@ -13,14 +13,34 @@ from functools import partial
 from typing import Literal, get_args
 
 from medgan.errors import ConfigError
-from medgan.nets.layers import InstanceNorm, Layers, Net, init_weights
+from medgan.nets.layers import InitName, InstanceNorm, Layers, Net, init_weights
 from medgan.nets.patchgan import PatchGAN, PixelGAN
+from medgan.nets.res_unet import ResUNet
 from medgan.nets.resnet import ResNet
 from medgan.nets.unet import UNet
 
-__all__ = ["DiscriminatorName", "GeneratorName", "InstanceNorm", "Net", "NormName", "build", "init_weights"]
+__all__ = [
+    "DiscriminatorName",
+    "GeneratorName",
+    "InitName",
+    "InstanceNorm",
+    "Net",
+    "NormName",
+    "build",
+    "can_antialias",
+    "init_weights",
+]
 
-GeneratorName = Literal["unet_256", "unet_128", "unet_64", "unet_32", "resnet_9blocks", "resnet_6blocks"]
+GeneratorName = Literal[
+    "unet_256",
+    "unet_128",
+    "unet_64",
+    "unet_32",
+    "resnet_9blocks",
+    "resnet_6blocks",
+    "res_unet_32",
+    "res_unet_16",
+]
 DiscriminatorName = Literal["basic", "n_layers", "pixel"]
 NormName = Literal["batch", "instance"]
 
@@ -31,6 +51,8 @@ _GENERATORS: dict[str, Callable[..., Net]] = {
     "unet_32": partial(UNet, num_downs=5),
     "resnet_9blocks": partial(ResNet, num_blocks=9),
     "resnet_6blocks": partial(ResNet, num_blocks=6),
+    "res_unet_32": partial(ResUNet, num_downs=5),
+    "res_unet_16": partial(ResUNet, num_downs=4),
 }
 _DISCRIMINATORS: dict[str, Callable[..., Net]] = {"basic": PatchGAN, "n_layers": PatchGAN, "pixel": PixelGAN}
 
@@ -45,6 +67,7 @@ def build(  # noqa: PLR0917 (the order of the reference implementation's tables)
     *,
     width: int = 64,
     num_layers: int | None = None,
+    antialias: bool = False,
 ) -> Net:
     """A net by name, its weights drawn as published from torch's global random numbers.
 
@@ -61,6 +84,7 @@ def build(  # noqa: PLR0917 (the order of the reference implementation's tables)
         spatial_dims: 2 for images (N, C, X, Y), 3 for volumes (N, C, X, Y, Z).
         width: channels of the widest-resolution layer (ngf, ndf); less for small machines.
         num_layers: 1 to 5, for `n_layers` only; 3 if not given.
+        antialias: halve and double sizes by fixed blurs instead of strides; for resnets, `basic` and `n_layers` only.
 
     Raises:
         ConfigError: for an unknown name or an argument out of range, naming what is accepted.
@@ -74,11 +98,18 @@ def build(  # noqa: PLR0917 (the order of the reference implementation's tables)
     _refuse_outside("spatial_dims", spatial_dims, 2, 3)
     for label, count in {"in_channels": in_channels, "out_channels": out_channels, "width": width}.items():
         _refuse_outside(label, count, 1)
+    if antialias and not can_antialias(name):
+        raise ConfigError(f"antialias belongs to the resnets, basic and n_layers; seen antialias=True with {name}")
     options = _options(name, dropout, num_layers)
     maker = _GENERATORS[name] if name in _GENERATORS else _DISCRIMINATORS[name]
-    net: Net = maker(in_channels, out_channels, Layers(spatial_dims, norm), width=width, **options)
+    net: Net = maker(in_channels, out_channels, Layers(spatial_dims, norm, antialias), width=width, **options)
     init_weights(net)
     return net
+
+
+def can_antialias(name: str) -> bool:
+    """Whether the net of that name can halve and double sizes by blurs."""
+    return name in {"resnet_9blocks", "resnet_6blocks", "basic", "n_layers"}
 
 
 def _options(name: str, dropout: bool, num_layers: int | None) -> dict[str, int | bool]:

@@ -1,0 +1,123 @@
+"""A U-Net with a residual encoder, after nnU-Net: what wins challenges where there are pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medgan.errors import InputError
+from medgan.nets.layers import Layers, Net
+
+__all__ = ["ResUNet"]
+
+BLOCKS = (1, 3, 4, 6, 6, 6)
+WIDEST = 10  # times the width of the first stage: 320 from 32
+
+
+class ResUNet(Net):
+    """Residual blocks that halve the image stage by stage, and one conv a stage on the way back up.
+
+    Stage i has width·min(2^i, 10) channels and 1, 3, 4, 6, 6, 6 blocks. Doublings are transposed convs 2 stride 2. The
+    output is a plain conv; in evaluation it is cut to [-1, 1], in training not, so that what lies at the ends of the
+    range keeps its gradient.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        layers: number of spatial axes and norm.
+        num_downs: 5 is `res_unet_32`, 4 is `res_unet_16`.
+        width: channels of the first stage.
+        dropout: whether blocks drop half of their features between the two convs.
+
+    Source:
+        Isensee et al. 2024, "nnU-Net Revisited", arXiv:2404.09556, §2 (ResEnc presets); He et al. 2016,
+        arXiv:1512.03385, for the blocks. Norms have no weights of their own here where they are instance norms.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        layers: Layers,
+        *,
+        num_downs: int = 5,
+        width: int = 32,
+        dropout: bool = False,
+    ) -> None:
+        super().__init__(layers.spatial_dims, divisor=2**num_downs, smallest=2**num_downs)
+        widths = [width * min(2**stage, WIDEST) for stage in range(num_downs + 1)]
+        self.stem = nn.Sequential(*_normed(layers, in_channels, width), nn.LeakyReLU(0.01))
+        self.stages = nn.ModuleList(
+            _stage(layers, max(stage - 1, 0), stage, widths, dropout=dropout) for stage in range(num_downs + 1)
+        )
+        self.ups = nn.ModuleList(layers.unpool(below, above) for above, below in reversed(list(pairwise(widths))))
+        self.merges = nn.ModuleList(
+            nn.Sequential(*_normed(layers, 2 * above, above), nn.LeakyReLU(0.01)) for above in reversed(widths[:-1])
+        )
+        self.head = layers.conv(width, out_channels, 1, bias=True)
+
+    def require_size(self, size: Sequence[int]) -> None:
+        """Also refuse a size of which one voxel is left below, where there is nothing to norm.
+
+        Raises:
+            InputError: naming the size and what would fit.
+        """
+        super().require_size(size)
+        if all(n == self.divisor for n in size):
+            seen = "×".join(str(n) for n in size)
+            raise InputError(
+                f"a patch of {seen} does not fit the net {type(self).__name__}: one side at least has to be "
+                f"{2 * self.divisor} or more; cut other patches or choose a shallower net"
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, *spatial) to (N, out_channels, *spatial)."""
+        self.require_size(x.shape[2:])
+        x = self.stem(x)
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        x = features.pop()
+        for up, merge, skip in zip(self.ups, self.merges, reversed(features), strict=True):
+            x = merge(torch.cat([up(x), skip], 1))
+        y: Tensor = self.head(x)
+        return y if self.training else y.clamp(-1, 1)
+
+
+class _Block(nn.Module):
+    """conv, norm, act, conv, norm; the input is added, halved and widened where that is needed; act."""
+
+    def __init__(self, layers: Layers, ins: int, outs: int, *, stride: int, dropout: bool) -> None:
+        super().__init__()
+        self.stride = stride
+        self.body = nn.Sequential(
+            *_normed(layers, ins, outs, stride=stride),
+            nn.LeakyReLU(0.01),
+            *([nn.Dropout(0.5)] if dropout else []),
+            *_normed(layers, outs, outs),
+        )
+        self.widen = nn.Sequential(*_normed(layers, ins, outs, kernel=1)) if ins != outs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        halved = x if self.stride == 1 else (F.avg_pool2d if x.ndim == 4 else F.avg_pool3d)(x, 2)
+        y: Tensor = F.leaky_relu(self.body(x) + self.widen(halved), 0.01)
+        return y
+
+
+def _stage(layers: Layers, before: int, stage: int, widths: list[int], *, dropout: bool) -> nn.Sequential:
+    num_blocks = BLOCKS[min(stage, len(BLOCKS) - 1)]
+    ins = [widths[before], *[widths[stage]] * (num_blocks - 1)]
+    strides = [2 if stage else 1, *[1] * (num_blocks - 1)]
+    return nn.Sequential(
+        *(_Block(layers, i, widths[stage], stride=s, dropout=dropout) for i, s in zip(ins, strides, strict=True))
+    )
+
+
+def _normed(layers: Layers, ins: int, outs: int, *, kernel: int = 3, stride: int = 1) -> tuple[nn.Module, nn.Module]:
+    conv = layers.conv(ins, outs, kernel, stride=stride, padding=kernel // 2, bias=layers.bias)
+    return conv, layers.norm(outs)
