@@ -32,6 +32,7 @@ SURE = 0.98
 LITTLE_VARIETY = 0.3
 VANISHED = 0.01
 NO_SAY = 0.01
+LEARNT = 0.75
 KNOWN_BY_HEART = 0.5
 ENOUGH_LINES = 10
 
@@ -120,10 +121,10 @@ def _of_vitals(vitals: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
 
 
 def _by_heart(vitals: Mapping[str, float]) -> str:
-    if "logit_held_out" not in vitals:
-        return ""
+    if "logit_held_out" not in vitals or min(vitals["right_real"], vitals["right_fake"]) < LEARNT:
+        return ""  # what it cannot tell it does not know
     real, fake, unseen = vitals["logit_real"], vitals["logit_fake"], vitals["logit_held_out"]
-    if real - unseen <= KNOWN_BY_HEART * max(real - fake, 1e-8) or real <= fake:
+    if real - unseen <= KNOWN_BY_HEART * (real - fake):
         return ""
     return f"real images score {real:.2g} in training but {unseen:.2g} in validation, fakes {fake:.2g}"
 

@@ -45,7 +45,7 @@ WON = {"right_real_b": 0.99, "right_fake_b": 1.0}
         (lines(WON, WON), ["the discriminator of b has won"]),
         (lines({"variety_b": 0.1}), ["the fakes of b are all alike"]),
         (
-            lines({"logit_real_b": 2.0, "logit_held_out_b": 0.1}),
+            lines({"right_real_b": 0.9, "right_fake_b": 0.8, "logit_real_b": 2.0, "logit_held_out_b": 0.1}),
             ["the discriminator of b knows the training images by heart"],
         ),
         (lines(grad=1e-4), ["the generator's gradient vanishes"]),
@@ -69,7 +69,8 @@ def test_each_illness_has_an_alarm_of_its_own(found: list[dict[str, Any]], expec
         lines(WON, {"right_fake_b": 0.9, "right_real_b": 1.0}),
         lines({"variety_b": 0.4}),
         lines({"logit_held_out_b": 0.1}),
-        lines({"logit_real_b": -0.5, "logit_held_out_b": -3.0}),
+        lines({"right_real_b": 0.9, "right_fake_b": 0.7, "logit_real_b": 2.0, "logit_held_out_b": 0.1}),
+        lines({"right_real_b": 0.3, "right_fake_b": 0.8, "logit_real_b": -0.03, "logit_held_out_b": -0.08}),
         lines(grad=0.05),
         lines(G_GAN=0.2),
         lines(G_GAN=1.0, G_L1=0.0),
