@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -13,7 +13,7 @@ from medgan import nets
 from medgan.errors import ConfigError, InputError
 from medgan.losses import gan, patch_nce
 from medgan.models.base import Batch, Fakes, Losses, Player, Translator, Verdicts
-from medgan.models.players import DiscriminatorSettings, GeneratorSettings
+from medgan.models.players import DiscriminatorSettings, GeneratorSettings, in_one_pass
 from medgan.nets.resnet import ResNet
 from medgan.settings import Settings
 
@@ -164,13 +164,13 @@ class CUT(Translator):
     def _judge(self, batch: Batch, fakes: Fakes) -> tuple[Tensor, Tensor]:
         _, b = batch.both()
         discriminator, norm = self.discriminators["b"], self.settings.discriminator.norm
-        (on_real,), (on_fake,) = _each(lambda x: [discriminator(x)], [b, fakes["b"]], norm)
+        (on_real,), (on_fake,) = in_one_pass(lambda x: [discriminator(x)], [b, fakes["b"]], norm)
         return on_real, on_fake
 
     def _see(self, images: Sequence[Tensor], taps: Sequence[int]) -> list[list[Tensor]]:
         """The outputs of layers of the generator, for each image."""
         generator = self.generators["b"]
-        return _each(lambda x: cast(list[Tensor], generator(x, taps)), images, self.settings.generator.norm)
+        return in_one_pass(lambda x: cast(list[Tensor], generator(x, taps)), images, self.settings.generator.norm)
 
     @torch.no_grad()
     def _mirrored_keys(self, images: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -216,12 +216,3 @@ def _unit(x: Tensor) -> Tensor:
 
 def _mirror(x: Tensor) -> Tensor:
     return x.flip(LEFT_RIGHT)
-
-
-def _each(net: Callable[[Tensor], list[Tensor]], images: Sequence[Tensor], norm: str) -> list[list[Tensor]]:
-    """What a net makes of each image, in one pass where the samples of a batch do not see one another."""
-    if norm != "instance" or len({image.shape[1:] for image in images}) > 1:
-        return [net(image) for image in images]
-    sizes = [len(image) for image in images]
-    parts = [torch.split(y, sizes) for y in net(torch.cat(list(images)))]
-    return [list(part) for part in zip(*parts, strict=True)]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -13,7 +12,7 @@ from medgan import nets
 from medgan.errors import ConfigError, InputError
 from medgan.losses import gan, l1
 from medgan.models.base import Batch, Fakes, Losses, Player, Translator, Verdicts
-from medgan.models.players import DiscriminatorSettings, GeneratorSettings
+from medgan.models.players import DiscriminatorSettings, GeneratorSettings, in_one_pass
 from medgan.models.pool import Pool
 from medgan.settings import Settings
 
@@ -110,7 +109,7 @@ class CycleGAN(Translator):
         fakes: Fakes = {}
         for to, source, own in (("b", a, b), ("a", b, a)):
             if self.settings.lambda_identity:
-                fakes[to], fakes[f"same_{to}"] = self._run(self.generators[to], source, own)
+                fakes[to], fakes[f"same_{to}"] = _both(self.generators[to], source, own, self.settings.generator)
             else:
                 fakes[to] = self.translate(source, to)
         return fakes | {"cycle_a": self.translate(fakes["b"], "a"), "cycle_b": self.translate(fakes["a"], "b")}
@@ -134,7 +133,7 @@ class CycleGAN(Translator):
         losses: Losses = {}
         for domain, real in (("b", b), ("a", a)):
             fake = self.pools[domain](fakes[domain])
-            on_fake, on_real = self._run(self.discriminators[domain], fake, real)
+            on_fake, on_real = _both(self.discriminators[domain], fake, real, self.settings.discriminator)
             losses[f"D_fake_{domain}"] = 0.5 * self.gan.fake(on_fake)
             losses[f"D_real_{domain}"] = 0.5 * self.gan.real(on_real)
         return losses
@@ -158,14 +157,12 @@ class CycleGAN(Translator):
         fake: Tensor = self.generators[to](x)
         return fake
 
-    def _run(self, net: nn.Module, *images: Tensor) -> Sequence[Tensor]:
-        """A net over several images, in one pass where the samples of a batch do not see one another."""
-        players = (self.settings.generator, self.settings.discriminator)
-        one_size = len({image.shape[1:] for image in images}) == 1
-        if one_size and all(player.norm == "instance" for player in players):
-            return torch.split(net(torch.cat(images)), [len(image) for image in images])
-        return [net(image) for image in images]
-
 
 def _other(domain: str) -> str:
     return "a" if domain == "b" else "b"
+
+
+def _both(
+    net: nn.Module, one: Tensor, other: Tensor, player: GeneratorSettings | DiscriminatorSettings
+) -> Iterator[Tensor]:
+    return (made for (made,) in in_one_pass(lambda x: [net(x)], [one, other], player.norm))

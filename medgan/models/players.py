@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from medgan import nets
 from medgan.settings import Settings
 
-__all__ = ["DiscriminatorSettings", "GeneratorSettings"]
+__all__ = ["DiscriminatorSettings", "GeneratorSettings", "in_one_pass"]
 
 
 class GeneratorSettings(Settings):
@@ -95,3 +98,20 @@ def _refuse_idle_antialias(player: _Player) -> _Player:
     if player.antialias and not nets.can_antialias(player.name):
         raise ValueError(f"antialias belongs to resnets and PatchGANs, not to {player.name}; set it to false")
     return player
+
+
+def in_one_pass(
+    net: Callable[[Tensor], Sequence[Tensor]], images: Sequence[Tensor], norm: nets.NormName
+) -> list[list[Tensor]]:
+    """What a net makes of each image, in one pass where the samples of a batch do not see one another.
+
+    Args:
+        net: one image, (N, C, *spatial), to some tensors of N samples.
+        images: of whatever sizes; one pass needs one size.
+        norm: of the net; under instance norm one pass gives the same numbers as several.
+    """
+    if norm != "instance" or len({image.shape[1:] for image in images}) > 1:
+        return [list(net(image)) for image in images]
+    sizes = [len(image) for image in images]
+    parts = [torch.split(y, sizes) for y in net(torch.cat(list(images)))]
+    return [list(part) for part in zip(*parts, strict=True)]
