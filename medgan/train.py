@@ -242,7 +242,7 @@ def _game(config: Config) -> Translator:
 def _learner(game: Translator, run: Run, fabric: Fabric) -> Learner:
     """The game, its average and its optimizers: new, or as the last checkpoint left them."""
     shadow = copy.deepcopy(game).eval().requires_grad_(False)
-    shadow.discriminators = nn.ModuleDict()
+    shadow.discriminators, shadow.helpers = nn.ModuleDict(), nn.ModuleDict()
     state = run.load_state()
     if state:
         _restore(game, state["game"], run)
