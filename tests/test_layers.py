@@ -37,7 +37,7 @@ HOMES = {
     "typer": {"cli"},
     "rich": {"progress"},
     "tensorboard": {"board"},
-    "monai": {"data", "losses", "sliding", "nets"},
+    "monai": {"data", "losses", "sliding"},
     "lightning_fabric": {"train", "cost"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
