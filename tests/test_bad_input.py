@@ -38,14 +38,6 @@ PROGRAM = [sys.executable, "-m", "medgan"]
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def good(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which all is well: cases.csv, tiny.yaml, p0_mr.nii.gz …, DICOM series `mr` and `ct`, a run `run`."""

@@ -6,14 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import torch
 import yaml
 from command_line import medgan, tree, untrained_run
 from conftest import TINY_CONFIG, tiny_pair
@@ -25,14 +23,6 @@ from medgan.config import load
 from medgan.formats.dicom import Subject
 
 VERBS = ["convert", "demo", "evaluate", "import-weights", "index", "inspect", "train", "translate"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ Where it is, is told by arithmetic on the attributes of the files, not by medgan
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,14 +49,6 @@ class Identity(torch.nn.Module):
 
     def translate(self, x: Tensor, to: str = "b") -> Tensor:
         return x
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
