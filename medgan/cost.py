@@ -11,9 +11,10 @@ import torch
 
 from medgan.config import Config, dump
 from medgan.formats import read_header
+from medgan.learner import fabric_for, set_up
 from medgan.models.base import Batch
 from medgan.prep import network_grid
-from medgan.train import cases_of, fabric_for, load_config, play, set_up
+from medgan.train import cases_of, load_config, play
 
 __all__ = ["estimate"]
 

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 import medgan
 from medgan.board import Board
 from medgan.cases import Case, read_cases
 from medgan.config import Config, TrainSettings, load
 from medgan.data import Pair, Patches, Scan, UnpairedPatches, batches, read_pairs, read_scans
-from medgan.device import pick_device
 from medgan.doctor import alarms, examine, gradient_lengths
-from medgan.errors import CasesError, ConfigError, RunError, TrainingError
+from medgan.errors import CasesError, ConfigError, TrainingError
 from medgan.formats.png import synthetic_text, write_png
-from medgan.models.base import Batch, Game, Player, Translator
+from medgan.learner import Learner, fabric_for, memory_format, new_game, new_learner, save_learner
+from medgan.models.base import Batch, Game, Player
 from medgan.progress import say, track
 from medgan.run import Run, plan_run, start_run
 from medgan.validate import Scores, restate, score, show, translate_scan
 from medgan.volume import Synthesis
 
-__all__ = ["StoppedError", "cases_of", "fabric_for", "load_config", "play", "set_up", "train"]
+__all__ = ["StoppedError", "cases_of", "load_config", "play", "train"]
 
 AllPatches = Patches | UnpairedPatches
 EXPLODED = 1e6
@@ -40,17 +38,6 @@ EXAMINED = 8
 
 class StoppedError(TrainingError):
     """A training that was asked to stop and has saved its state."""
-
-
-@dataclass
-class Learner:
-    """All that changes while training."""
-
-    game: Translator
-    shadow: Translator  # the running average of the game's generators: what is validated and kept
-    optimizers: dict[Player, torch.optim.Optimizer]
-    step: int = 0
-    best: dict[str, float | None] = field(default_factory=dict)
 
 
 def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Path, device: str = "auto") -> Run:
@@ -72,9 +59,9 @@ def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Pa
     config = load_config(config, overrides)
     training, validation = cases_of(config, "train"), cases_of(config, "val")
     fabric = fabric_for(config, device)
-    game = _game(config)
+    game = new_game(config)
     run = plan_run(Path(out), config)
-    learner = _learner(game, run, fabric)
+    learner = new_learner(game, run, fabric)
     if over := _over(learner, config.train):
         say(f"{run.path}: {over}")
         return run
@@ -89,7 +76,7 @@ def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Pa
 
 
 def _loop(run: Run, learner: Learner, fabric: Fabric, patches: AllPatches, held_out: Sequence[Scan]) -> None:
-    settings, layout = run.config.train, _memory_format(run.config)
+    settings, layout = run.config.train, memory_format(run.config)
     stream = batches(patches, batch=settings.batch, start=learner.step, stop=settings.steps, workers=settings.workers)
     run.forget_after(learner.step)
     board = Board(run.path / "tb", step=learner.step)
@@ -107,7 +94,7 @@ def _loop(run: Run, learner: Learner, fabric: Fabric, patches: AllPatches, held_
             over = _over(learner, settings)
             if last or over or learner.step % settings.checkpoint_every == 0:
                 window.check(learner.step, run)
-                _save(run, learner)
+                save_learner(run, learner)
             if asked:
                 raise StoppedError(f"stopped at step {learner.step} of {settings.steps}; the same command goes on")
             if over:
@@ -173,7 +160,7 @@ def _validate(run: Run, learner: Learner, held_out: Sequence[Scan], patches: All
     """Translate the validation volumes by the average, log the errors in the unit of b, keep the best."""
     config, device = run.config, next(learner.shadow.parameters()).device
     sample = batches(patches, batch=max(config.train.batch, 4), start=0, stop=RESTATE_BATCHES)
-    moved = (batch.to(device, memory_format=_memory_format(config)) for batch in sample)
+    moved = (batch.to(device, memory_format=memory_format(config)) for batch in sample)
     restate(learner.shadow, moved, config.train.precision)
     fakes = [translate_scan(learner.shadow, scan, config, device) for scan in held_out]
     scores = score(fakes, held_out, config.prep.b.output_range)
@@ -194,7 +181,7 @@ def _check_up(run: Run, learner: Learner, held_out: Sequence[Scan], patches: All
     pairs = [scan for scan in held_out if isinstance(scan, Pair)]
     unseen = Patches(pairs, config.patch, config.augment, config.train.seed, neighbours=config.neighbours)
     seen_then_unseen = [
-        next(batches(source, batch=EXAMINED, start=0, stop=1)).to(device, memory_format=_memory_format(config))
+        next(batches(source, batch=EXAMINED, start=0, stop=1)).to(device, memory_format=memory_format(config))
         for source in (patches, *([unseen] if pairs else []))
     ]
     vitals = examine(learner.game, *seen_then_unseen)
@@ -229,66 +216,6 @@ def _told(run: Run, scores: Scores, best: Mapping[str, float | None], *, is_best
     said = ", ".join(f"{name.upper()} {value:.4g}" for name, value in scores.items() if value is not None)
     suffix = "" if is_best else f" (best: step {best['step']})"
     return f"{said}{suffix}; MAE in {run.config.prep.b.output_unit}, PSNR in dB"
-
-
-def _game(config: Config) -> Translator:
-    """The game of the config with the weights that the seed gives; a patch that its nets cannot take is refused."""
-    torch.manual_seed(config.train.seed)
-    game = config.build()
-    game.require_size([size for size in config.patch if size > 1])
-    return game
-
-
-def _learner(game: Translator, run: Run, fabric: Fabric) -> Learner:
-    """The game, its average and its optimizers: new, or as the last checkpoint left them."""
-    shadow = copy.deepcopy(game).eval().requires_grad_(False)
-    shadow.discriminators, shadow.helpers = nn.ModuleDict(), nn.ModuleDict()
-    state = run.load_state()
-    if state:
-        _restore(game, state["game"], run)
-        _restore(shadow, state["shadow"], run)
-    for each in (game, shadow):
-        each.to(fabric.device).to(memory_format=_memory_format(run.config))  # type: ignore[call-overload]
-    optimizers = set_up(game, fabric, run.config, state)
-    return Learner(game, shadow, optimizers, **({"step": state["step"], "best": state["best"]} if state else {}))
-
-
-def _restore(game: Game, tensors: dict[str, Tensor], run: Run) -> None:
-    try:
-        game.load_state_dict(tensors)
-    except (RuntimeError, TypeError) as error:
-        told = str(error).splitlines()[:2][-1].strip()
-        raise RunError(f"{run.state_path}: is of another net ({told}); delete it to start the run anew") from None
-
-
-def set_up(
-    game: Game, fabric: Fabric, config: Config, state: dict[str, Any] | None
-) -> dict[Player, torch.optim.Optimizer]:
-    """An Adam for each player, its nets wrapped in place for the device and precision of the fabric."""
-    optimizers: dict[Player, torch.optim.Optimizer] = {}
-    for player in game.order:
-        nets = game.nets(player)
-        adam = torch.optim.Adam(nets.parameters(), lr=config.train.lr, betas=config.train.betas, fused=True)
-        if state:
-            adam.load_state_dict(state["optimizers"][player])
-        for home in cast(Iterable[nn.ModuleDict], nets):
-            for name, net in list(home.items()):
-                home[name] = fabric.setup_module(net)
-        optimizers[player] = cast(torch.optim.Optimizer, fabric.setup_optimizers(adam))
-    return optimizers
-
-
-def _save(run: Run, learner: Learner) -> None:
-    optimizers = {player: optimizer.state_dict() for player, optimizer in learner.optimizers.items()}
-    run.save_state(
-        {
-            "step": learner.step,
-            "best": learner.best,
-            "game": learner.game.state_dict(),
-            "shadow": learner.shadow.state_dict(),
-            "optimizers": optimizers,
-        }
-    )
 
 
 class _Window:
@@ -367,18 +294,6 @@ def load_config(config: Config | Path | str, overrides: Sequence[str]) -> Config
     if overrides:
         raise ConfigError("overrides go with a config file; make the Config itself with other values")
     return config
-
-
-def fabric_for(config: Config, device: str) -> Fabric:
-    """Lightning Fabric on one device in the precision of the config."""
-    precision = {"32": "32-true", "bf16": "bf16-mixed"}[config.train.precision]
-    return Fabric(accelerator=pick_device(device).type, devices=1, precision=cast(Any, precision))
-
-
-def _memory_format(config: Config) -> torch.memory_format:
-    if not config.train.channels_last:
-        return torch.contiguous_format
-    return torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
 
 
 def _card(learner: Learner, training: list[Case], validation: list[Case]) -> dict[str, Any]:

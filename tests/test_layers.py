@@ -23,7 +23,7 @@ ROWS = [
     {"data"},
     {"config", "sliding"},
     {"run"},
-    {"validate", "board", "doctor"},
+    {"validate", "board", "doctor", "learner"},
     {"translate", "train", "import_weights"},
     {"evaluate", "cost"},
     {"study", "report"},
@@ -38,7 +38,7 @@ HOMES = {
     "rich": {"progress"},
     "tensorboard": {"board"},
     "monai": {"data", "losses", "sliding"},
-    "lightning_fabric": {"train", "cost"},
+    "lightning_fabric": {"learner", "train"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
