@@ -13,13 +13,15 @@ from medgan.config import Config, dump
 from medgan.formats import read_header
 from medgan.learner import fabric_for, set_up
 from medgan.models.base import Batch
+from medgan.play import play
 from medgan.prep import network_grid
-from medgan.train import cases_of, load_config, play
+from medgan.train import cases_of, load_config
 
 __all__ = ["estimate"]
 
 TIMED_STEPS = 3
-BYTES_A_VOXEL = 2 * 4 + 2 * 4 + 2  # both images for the network and as read, and two masks
+BYTES_A_VOXEL = 4 + 2 * 4 + 2  # the target for the network, two images as read, and two masks
+BYTES_A_SOURCE = 4  # a voxel of each contrast, for the network
 
 
 def estimate(config: Config | Path | str, overrides: Sequence[str] = (), *, device: str = "auto") -> str:
@@ -39,12 +41,13 @@ def estimate(config: Config | Path | str, overrides: Sequence[str] = (), *, devi
     seconds, parameters = _step_s(config, device)
     first = next(case.images["a"] for case in training if "a" in case.images)
     grid = network_grid(read_header(first).grid, config.prep.spacing_mm, config.prep.axes)
-    cache_gib = len(training + validation) * torch.Size(grid.shape).numel() * BYTES_A_VOXEL / 2**30
+    bytes_a_voxel = BYTES_A_VOXEL + BYTES_A_SOURCE * len(config.prep.sources)
+    cache_gib = len(training + validation) * torch.Size(grid.shape).numel() * bytes_a_voxel / 2**30
     lines = [
         f"{len(training)} training cases, {len(validation)} validation cases",
         f"{parameters / 1e6:.2f} million parameters in the generator",
         f"{seconds:.3g} s a step here, {config.train.steps * seconds / 60:.3g} min in all, validations not counted",
-        f"{cache_gib:.2g} GiB for the volumes in memory, if all are as large as the first",
+        f"{cache_gib:.2g} GiB of prepared volumes, mapped from the cache, if all are as large as the first",
     ]
     return dump(config) + "".join(f"# {line}\n" for line in lines)
 
@@ -61,7 +64,7 @@ def _step_s(config: Config, device: str) -> tuple[float, int]:
     times = []
     for _ in range(TIMED_STEPS + 1):
         began = time.perf_counter()
-        losses = play(game, Batch(a=x, b=-x[:, :1]), optimizers, fabric)
+        losses = play(game, Batch(a=x, b=-x[:, :1]).split(config.train.accumulate), optimizers, fabric)
         torch.stack(list(losses.values())).sum().item()  # waits for the device
         times.append(time.perf_counter() - began)
     return statistics.median(times[1:]), parameters

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from medgan.config import Config
 from medgan.device import pick_device
-from medgan.errors import RunError
+from medgan.errors import ConfigError, RunError
 from medgan.models.base import Game, Player, Translator
+from medgan.processes import PATIENCE, gathered, is_first, place
+from medgan.progress import say
 from medgan.run import Run
 
-__all__ = ["Learner", "fabric_for", "memory_format", "new_game", "new_learner", "save_learner", "set_up"]
+__all__ = ["Learner", "fabric_for", "lay_out", "new_game", "new_learner", "save_learner", "set_up"]
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass
@@ -45,12 +52,36 @@ def new_learner(game: Translator, run: Run, fabric: Fabric) -> Learner:
     shadow.discriminators, shadow.helpers = nn.ModuleDict(), nn.ModuleDict()
     state = run.load_state()
     if state:
-        _restore(game, state["game"], run)
+        _restore(game, state["game"] | _own_buffers(state, run), run)
         _restore(shadow, state["shadow"], run)
-    for each in (game, shadow):
-        each.to(fabric.device).to(memory_format=memory_format(run.config))  # type: ignore[call-overload]
+    lay_out(game, fabric.device, run.config)
+    lay_out(shadow, fabric.device, run.config)
     optimizers = set_up(game, fabric, run.config, state)
-    return Learner(game, shadow, optimizers, **({"step": state["step"], "best": state["best"]} if state else {}))
+    if not state:
+        return Learner(game, shadow, optimizers)
+    fabric.strategy.precision.load_state_dict(state.get("precision", {}))
+    return Learner(game, shadow, optimizers, step=state["step"], best=state["best"])
+
+
+def _own_buffers(state: Mapping[str, Any], run: Run) -> dict[str, Tensor]:
+    """What this process alone knew, such as the fakes that its discriminators remember."""
+    buffers: list[dict[str, Tensor]] = state.get("buffers", [{}])
+    if len(buffers) != place().count:
+        say(
+            f"{run.path}: was left by {len(buffers)} processes and goes on with {place().count}: well, but not digit "
+            "for digit as it would have"
+        )
+    return buffers[min(place().rank, len(buffers) - 1)]
+
+
+def lay_out(game: Game, device: torch.device, config: Config) -> None:
+    """Move to the device; on a GPU also the weights lie in the order of the images.
+
+    On a CPU the fused optimizer would copy such weights to and fro, and convolutions reorder them anyway.
+    """
+    game.to(device)
+    if device.type != "cpu":
+        game.to(memory_format=config.memory_format)  # type: ignore[call-overload]
 
 
 def _restore(game: Game, tensors: dict[str, Tensor], run: Run) -> None:
@@ -68,38 +99,70 @@ def set_up(
     optimizers: dict[Player, torch.optim.Optimizer] = {}
     for player in game.order:
         nets = game.nets(player)
-        adam = torch.optim.Adam(nets.parameters(), lr=config.train.lr, betas=config.train.betas, fused=True)
+        # Fabric cannot clip what a fused optimizer unscales itself.
+        fused = config.train.precision != "fp16"
+        adam = torch.optim.Adam(nets.parameters(), lr=config.train.lr, betas=config.train.betas, fused=fused)
         if state:
             adam.load_state_dict(state["optimizers"][player])
         for home in cast(Iterable[nn.ModuleDict], nets):
             for name, net in list(home.items()):
+                if config.train.compile:
+                    net.compile()
                 home[name] = fabric.setup_module(net)
         optimizers[player] = cast(torch.optim.Optimizer, fabric.setup_optimizers(adam))
     return optimizers
 
 
-def save_learner(run: Run, learner: Learner) -> None:
-    """Replace the checkpoint of the run by the learner as it is."""
-    optimizers = {player: optimizer.state_dict() for player, optimizer in learner.optimizers.items()}
-    run.save_state(
-        {
-            "step": learner.step,
-            "best": learner.best,
-            "game": learner.game.state_dict(),
-            "shadow": learner.shadow.state_dict(),
-            "optimizers": optimizers,
-        }
-    )
+def save_learner(run: Run, learner: Learner, fabric: Fabric) -> None:
+    """Replace the checkpoint of the run by the learner as it is; all processes take part, the first one writes."""
+    state: dict[str, Any] = {"step": learner.step, "best": learner.best}
+    if fabric.world_size > 1:
+        state["buffers"] = gathered(_buffers(learner.game))
+    if precision := fabric.strategy.precision.state_dict():
+        state["precision"] = precision
+    state |= {"game": learner.game.state_dict(), "shadow": learner.shadow.state_dict()}
+    state["optimizers"] = {player: optimizer.state_dict() for player, optimizer in learner.optimizers.items()}
+    if is_first():
+        run.save_state(state)
+
+
+def _buffers(game: Game) -> dict[str, Tensor]:
+    """What a game knows besides its weights, on the CPU."""
+    entries = game.state_dict(keep_vars=True).items()
+    return {name: value.cpu() for name, value in entries if not isinstance(value, nn.Parameter)}
+
+
+class _Together(DDPStrategy):
+    """Processes that average gradients when asked to, see `medgan.play`; nets stay as they are."""
+
+    def setup_module(self, module: nn.Module) -> Any:
+        return module
 
 
 def fabric_for(config: Config, device: str) -> Fabric:
-    """Lightning Fabric on one device in the precision of the config."""
-    precision = {"32": "32-true", "bf16": "bf16-mixed"}[config.train.precision]
-    return Fabric(accelerator=pick_device(device).type, devices=1, precision=cast(Any, precision))
+    """Lightning Fabric in the precision of the config, on one device or on those of all processes of this job.
+
+    Raises:
+        ConfigError: for float16 on a CPU, or a batch that the processes cannot share equally.
+    """
+    settings, kind, here = config.train, pick_device(device).type, place()
+    if settings.precision == "fp16" and kind == "cpu":
+        raise ConfigError("train.precision: fp16 is for GPUs; on a CPU take bf16 or 32")
+    if settings.batch % (here.count * settings.accumulate):
+        raise ConfigError(
+            f"train.batch: {settings.batch} patches cannot be shared by {here.count} processes in "
+            f"{settings.accumulate} equal parts each; take a multiple of {here.count * settings.accumulate}"
+        )
+    _be_deterministic(settings.deterministic)
+    how: dict[str, Any] = {"plugins": [LightningEnvironment()], "devices": 1}
+    if here.count > 1:
+        how = {"strategy": _Together(timeout=PATIENCE), "devices": here.local_count, "num_nodes": here.machines}
+    fabric = Fabric(accelerator=kind, precision=cast(Any, PRECISIONS[settings.precision]), **how)
+    fabric.launch()
+    return fabric
 
 
-def memory_format(config: Config) -> torch.memory_format:
-    """How tensors of a training lie in memory."""
-    if not config.train.channels_last:
-        return torch.contiguous_format
-    return torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
+def _be_deterministic(wanted: bool) -> None:
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
+    torch.use_deterministic_algorithms(wanted)

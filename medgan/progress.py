@@ -1,4 +1,7 @@
-"""Progress of long work, on standard error: a bar for people, a line now and then for log files."""
+"""Progress of long work, on standard error: a bar for people, a line now and then for log files.
+
+Of processes that share a job the first one speaks for all.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
+
+from medgan.processes import is_first
 
 __all__ = ["say", "track"]
 
@@ -15,6 +20,8 @@ LOG_EVERY_S = 10.0
 
 def say(line: str) -> None:
     """One line of news on standard error."""
+    if not is_first():
+        return
     from rich.console import Console
 
     Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
@@ -23,7 +30,7 @@ def say(line: str) -> None:
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """Yield the items and show how far along they are."""
     total = len(items) if total is None and hasattr(items, "__len__") else total  # type: ignore[arg-type]
-    return _bar(items, label, total) if sys.stderr.isatty() else _log(items, label, total)
+    return _bar(items, label, total) if sys.stderr.isatty() and is_first() else _log(items, label, total)
 
 
 def _bar(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:

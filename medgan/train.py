@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,26 +10,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
 import medgan
-from medgan.board import Board
 from medgan.cases import Case, read_cases
 from medgan.config import Config, TrainSettings, load
-from medgan.data import Pair, Patches, Scan, UnpairedPatches, batches, read_pairs, read_scans
+from medgan.data import Batches, Pair, Patches, Scan, UnpairedPatches, batches, read_pairs, read_scans
 from medgan.doctor import alarms, examine, gradient_lengths
 from medgan.errors import CasesError, ConfigError, TrainingError
 from medgan.formats.png import synthetic_text, write_png
-from medgan.learner import Learner, fabric_for, memory_format, new_game, new_learner, save_learner
-from medgan.models.base import Batch, Game, Player
+from medgan.journal import Journal
+from medgan.learner import Learner, fabric_for, new_game, new_learner, save_learner
+from medgan.models.base import Batch, Game
+from medgan.play import play
+from medgan.processes import all_of, gathered, is_first, place, share
 from medgan.progress import say, track
 from medgan.run import Run, plan_run, start_run
-from medgan.validate import Scores, restate, score, show, translate_scan
+from medgan.validate import Scores, mean, restate, score, show, translate_scan
 from medgan.volume import Synthesis
 
-__all__ = ["StoppedError", "cases_of", "load_config", "play", "train"]
+__all__ = ["StoppedError", "cases_of", "load_config", "train"]
 
 AllPatches = Patches | UnpairedPatches
 EXPLODED = 1e6
@@ -42,6 +47,8 @@ class StoppedError(TrainingError):
 
 def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Path, device: str = "auto") -> Run:
     """Train a translator, or go on where the same training was stopped.
+
+    Started several times by torchrun or srun, the processes share each batch and the validation volumes.
 
     Args:
         config: the settings, or a YAML file of them.
@@ -68,39 +75,51 @@ def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Pa
     if learner.step:
         say(f"{run.path}: going on from step {learner.step}")
     patches = _patches(config, training)
-    held_out = _held_out(config, validation)
-    start_run(run.path, config).write_card(_card(learner, training, validation))
+    held_out = _held_out(config, share(validation))
+    if is_first():
+        start_run(run.path, config).write_card(_card(learner, training, validation))
     _loop(run, learner, fabric, patches, held_out)
-    run.write_card(_card(learner, training, validation) | {"best": learner.best})
+    if is_first():
+        run.write_card(_card(learner, training, validation) | {"best": learner.best})
     return run
 
 
 def _loop(run: Run, learner: Learner, fabric: Fabric, patches: AllPatches, held_out: Sequence[Scan]) -> None:
-    settings, layout = run.config.train, memory_format(run.config)
-    stream = batches(patches, batch=settings.batch, start=learner.step, stop=settings.steps, workers=settings.workers)
-    run.forget_after(learner.step)
-    board = Board(run.path / "tb", step=learner.step)
-    window, began, over = _Window(), time.monotonic(), ""
+    settings, layout = run.config.train, run.config.memory_format
+    sharing: dict[str, Any] = {"workers": settings.workers, "part": (place().rank, place().count)}
+    stream = batches(patches, batch=settings.batch, start=learner.step, stop=settings.steps, **sharing)
+    journal, window, began, over = Journal(run, step=learner.step), _Window(run, stream), time.monotonic(), ""
     with _stop_signals() as stop:
         for batch in track(stream, "Training", settings.steps - learner.step):
-            window.add(_step(learner, batch.to(fabric.device, memory_format=layout), fabric, settings))
-            asked = bool(stop)  # once: a signal that comes later waits for the next step, or nothing would be saved
+            parts = [part.to(fabric.device, memory_format=layout) for part in batch.split(settings.accumulate)]
+            window.add(_step(learner, parts, fabric, settings))
+            to_log = learner.step % settings.log_every == 0
+            # Once: a signal that comes later waits for the next step. Processes agree when they log.
+            asked = any(gathered(bool(stop))) if to_log or place().count == 1 else False
             last = learner.step == settings.steps or asked
-            if last or learner.step % settings.log_every == 0:
-                _log(run, board, learner, window.mean(learner.step, run), time.monotonic() - began)
+            if last or to_log:
+                _log(journal, learner, window, time.monotonic() - began)
+                window.clear()
             if learner.step % settings.validate_every == 0 or learner.step == settings.steps:
-                _validate(run, learner, held_out, patches, board)
-                _check_up(run, learner, held_out, patches, board)
+                _validate(run, learner, held_out, patches, journal)
+                if is_first():
+                    _check_up(run, learner, held_out, patches, journal)
             over = _over(learner, settings)
             if last or over or learner.step % settings.checkpoint_every == 0:
-                window.check(learner.step, run)
-                save_learner(run, learner)
+                window.means(learner.step)
+                save_learner(run, learner, fabric)
             if asked:
                 raise StoppedError(f"stopped at step {learner.step} of {settings.steps}; the same command goes on")
             if over:
                 break
     if learner.step < settings.steps:
         say(over)
+
+
+def _log(journal: Journal, learner: Learner, window: _Window, elapsed_s: float) -> None:
+    losses, lengths = window.means(learner.step), gradient_lengths(learner.game)
+    pace = {"elapsed_s": round(elapsed_s, 2), "data_wait": round(window.data_wait, 4)}
+    journal.write(learner.step, loss=losses, grad={player: float(x) for player, x in lengths.items()}, **pace)
 
 
 def _over(learner: Learner, settings: TrainSettings) -> str:
@@ -113,38 +132,36 @@ def _over(learner: Learner, settings: TrainSettings) -> str:
     return ""
 
 
-def _step(learner: Learner, batch: Batch, fabric: Fabric, settings: Any) -> dict[str, Tensor]:
-    # All randomness of a step hangs on its number, so that a resumed run draws what an uninterrupted one draws.
-    torch.manual_seed((settings.seed << 32) + learner.step)
+def _step(learner: Learner, parts: Sequence[Batch], fabric: Fabric, settings: TrainSettings) -> dict[str, Tensor]:
+    _draw_anew(settings.seed, learner.step)
     for optimizer in learner.optimizers.values():
-        optimizer.param_groups[0]["lr"] = settings.lr * _decay(learner.step, settings.steps, settings.decay_from)
-    losses = play(learner.game, batch, learner.optimizers, fabric)
+        optimizer.param_groups[0]["lr"] = settings.lr * _pace(learner.step, settings)
+    losses = play(learner.game, parts, learner.optimizers, fabric, clip=settings.clip)
     learner.step += 1
     _follow(learner.shadow, learner.game, settings.ema, learner.step)
     return losses
 
 
-def play(
-    game: Game, batch: Batch, optimizers: Mapping[Player, torch.optim.Optimizer], fabric: Fabric
-) -> dict[str, Tensor]:
-    """One training step of any game: the fakes once, then each player's move. Returns the named losses."""
-    fakes, seen = game.generate(batch), {}
-    for player in game.order:
-        for other in game.order:
-            game.nets(other).requires_grad_(other == player)
-        losses = game.losses(player, batch, fakes)
-        optimizers[player].zero_grad()
-        fabric.backward(torch.stack(list(losses.values())).sum())
-        optimizers[player].step()
-        seen.update({name: loss.detach() for name, loss in losses.items()})
-    game.requires_grad_(True)
-    return seen
+def _draw_anew(seed: int, step: int) -> None:
+    """All randomness of a step hangs on its number, so that a resumed run draws what an uninterrupted one draws.
+
+    Processes that train together draw different numbers.
+    """
+    torch.manual_seed((seed << 32) + step)
+    if rank := place().rank:
+        torch.manual_seed(int(torch.randint(2**62, (rank,))[-1]))
 
 
-def _decay(step: int, steps: int, decay_from: float) -> float:
-    """1 for the first share of the steps, then a line down to 0."""
-    start = decay_from * steps
-    return 1.0 if step < start else (steps - step) / (steps - start)
+def _pace(step: int, settings: TrainSettings) -> float:
+    """The learning rate of a step as a share of `lr`."""
+    warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    start = settings.decay_from * settings.steps
+    if settings.decay == "step":
+        return float(warm * 0.1 ** (step // start))
+    if step < start:
+        return warm
+    left = (settings.steps - step) / (settings.steps - start)
+    return warm * (left if settings.decay == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
 
 @torch.no_grad()
@@ -156,41 +173,40 @@ def _follow(shadow: Game, game: Game, decay: float, step: int) -> None:
     torch._foreach_lerp_(old, new, 1 - decay)
 
 
-def _validate(run: Run, learner: Learner, held_out: Sequence[Scan], patches: AllPatches, board: Board) -> None:
+def _validate(run: Run, learner: Learner, held_out: Sequence[Scan], patches: AllPatches, journal: Journal) -> None:
     """Translate the validation volumes by the average, log the errors in the unit of b, keep the best."""
     config, device = run.config, next(learner.shadow.parameters()).device
     sample = batches(patches, batch=max(config.train.batch, 4), start=0, stop=RESTATE_BATCHES)
-    moved = (batch.to(device, memory_format=memory_format(config)) for batch in sample)
+    moved = (batch.to(device, memory_format=config.memory_format) for batch in sample)
     restate(learner.shadow, moved, config.train.precision)
     fakes = [translate_scan(learner.shadow, scan, config, device) for scan in held_out]
-    scores = score(fakes, held_out, config.prep.b.output_range)
-    run.log({"step": learner.step, "val": scores})
-    for name, value in scores.items():
-        if value is not None:
-            board.curve(f"val/{name}", value, learner.step)
-    picture = show(fakes, held_out, config.prep.b.output_range)
-    board.picture("val/source_synthetic_target_error", picture, learner.step)
-    mark = Synthesis(config.model.name, version=medgan.__version__, description=f"validation at step {learner.step}")
-    write_png(picture, run.images / f"step_{learner.step:07d}.png", text=synthetic_text(mark))
+    scores = mean(all_of([score(*pair, config.prep.b.output_range) for pair in zip(fakes, held_out, strict=True)]))
+    journal.write(learner.step, val=scores)
+    if is_first():
+        _show(run, learner.step, show(fakes, held_out, config.prep.b.output_range), journal)
     _keep_best(run, learner, scores)
 
 
-def _check_up(run: Run, learner: Learner, held_out: Sequence[Scan], patches: AllPatches, board: Board) -> None:
+def _show(run: Run, step: int, picture: npt.NDArray[np.uint8], journal: Journal) -> None:
+    journal.picture("val/source_synthetic_target_error", picture, step)
+    mark = Synthesis(run.config.model.name, version=medgan.__version__, description=f"validation at step {step}")
+    write_png(picture, run.images / f"step_{step:07d}.png", text=synthetic_text(mark))
+
+
+def _check_up(run: Run, learner: Learner, held_out: Sequence[Scan], patches: AllPatches, journal: Journal) -> None:
     """Log how the players do on patches of training and validation cases, and say what is new to worry about."""
     config, device = run.config, next(learner.shadow.parameters()).device
     pairs = [scan for scan in held_out if isinstance(scan, Pair)]
     unseen = Patches(pairs, config.patch, config.augment, config.train.seed, neighbours=config.neighbours)
     seen_then_unseen = [
-        next(batches(source, batch=EXAMINED, start=0, stop=1)).to(device, memory_format=memory_format(config))
+        next(batches(source, batch=EXAMINED, start=0, stop=1)).to(device, memory_format=config.memory_format)
         for source in (patches, *([unseen] if pairs else []))
     ]
     vitals = examine(learner.game, *seen_then_unseen)
-    for name, value in vitals.items():
-        board.curve(f"vitals/{name}", value, learner.step)
-    lines = run.metrics()
+    lines = journal.lines()
     known: list[str] = next((line["alarms"] for line in reversed(lines) if "alarms" in line), [])
     found = alarms([*lines, {"vitals": vitals}])
-    run.log({"step": learner.step, "vitals": vitals, "alarms": [alarm.name for alarm in found]})
+    journal.write(learner.step, vitals=vitals, alarms=[alarm.name for alarm in found])
     for alarm in (alarm for alarm in found if alarm.name not in known):
         say(f"Warning: {alarm}")
 
@@ -204,6 +220,7 @@ def _keep_best(run: Run, learner: Learner, scores: Scores) -> None:
     is_best = not scores or (mae is not None and (least is None or mae < least))
     if is_best:
         learner.best = {"step": learner.step, **scores}
+    if is_best and is_first():
         run.save_weights(learner.shadow.generators.state_dict(), learner.best)
     if not learner.best:
         raise TrainingError(f"{run.path}: the translations at step {learner.step} are no numbers; lower train.lr")
@@ -219,48 +236,56 @@ def _told(run: Run, scores: Scores, best: Mapping[str, float | None], *, is_best
 
 
 class _Window:
-    """Sums of losses since the last log line, on the device: reading a number there would wait for it."""
+    """Sums of losses since the last log line, on the device: reading a number there would wait for it.
 
-    def __init__(self) -> None:
+    Args:
+        run: for errors.
+        stream: the batches that the training asks for.
+    """
+
+    def __init__(self, run: Run, stream: Batches) -> None:
+        self.run, self.stream = run, stream
+        self.clear()
+
+    def clear(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.count, self.began, self.waited = 0, time.monotonic(), self.stream.waited_s
+
+    @property
+    def data_wait(self) -> float:
+        """The share (0..1) of the time that went by waiting for the next batch."""
+        return (self.stream.waited_s - self.waited) / max(time.monotonic() - self.began, 1e-9)
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         self.sums = {name: self.sums.get(name, 0) + loss for name, loss in losses.items()}
         self.count += 1
 
-    def mean(self, step: int, run: Run) -> dict[str, float]:
-        self.check(step, run)
-        means = {name: float(total) / max(self.count, 1) for name, total in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return means
+    def means(self, step: int) -> dict[str, float]:
+        """Over the steps and all processes; no numbers, or absurdly large ones, are refused.
 
-    def check(self, step: int, run: Run) -> None:
-        """Refuse losses that are no numbers or absurdly large, before anything of them is saved."""
-        bad = {name: float(x) for name, x in self.sums.items() if not abs(float(x)) <= EXPLODED * max(self.count, 1)}
+        Raises:
+            TrainingError: so that nothing of them is saved.
+        """
+        own = {name: float(total) / self.count for name, total in self.sums.items()}
+        everywhere = gathered(own)
+        means = {name: sum(one[name] for one in everywhere) / len(everywhere) for name in own}
+        bad = {name: value for name, value in means.items() if not abs(value) <= EXPLODED}
         if bad:
             shown = ", ".join(f"{name} {value:g}" for name, value in bad.items())
             raise TrainingError(
-                f"{run.path}: the losses diverged by step {step} ({shown}); the last checkpoint is intact. "
+                f"{self.run.path}: the losses diverged by step {step} ({shown}); the last checkpoint is intact. "
                 "Try train.lr three times lower, train.precision=32, and look for broken cases"
             )
-
-
-def _log(run: Run, board: Board, learner: Learner, losses: dict[str, float], elapsed_s: float) -> None:
-    lengths = {player: float(length) for player, length in gradient_lengths(learner.game).items()}
-    run.log({"step": learner.step, "loss": losses, "grad": lengths, "elapsed_s": round(elapsed_s, 2)})
-    for kind, values in {"loss": losses, "grad": lengths}.items():
-        for name, value in values.items():
-            board.curve(f"{kind}/{name}", value, learner.step)
+        return means
 
 
 def cases_of(config: Config, split: str) -> list[Case]:
-    """The cases of a split that the model can use: those with both images, or without pairs all.
+    """The cases of a split that the model can use: those with all images, or without pairs all.
 
     Raises:
         CasesError: if there are none, or without pairs no image to translate from or, in training, to.
     """
-    cases = read_cases(config.cases, split=split, required=("a", "b") if config.model.paired else ())
+    cases = read_cases(config.cases, split=split, required=config.required)
     for role in ("a", "b") if split == "train" else ("a",):
         if not any(role in case.images for case in cases):
             image = "" if config.model.paired else f" with an image {role}"
@@ -274,7 +299,8 @@ def _patches(config: Config, cases: Sequence[Case]) -> AllPatches:
     what, settings = "Reading training cases", (config.patch, config.augment, config.train.seed)
     if config.model.paired:
         pairs = read_pairs(cases, config.prep, what)
-        return Patches(pairs, *settings, neighbours=config.neighbours, weigh=config.weigh)
+        dropout = config.prep.contrast_dropout
+        return Patches(pairs, *settings, neighbours=config.neighbours, weigh=config.weigh, contrast_dropout=dropout)
     a, b = (read_scans(cases, role, config.prep, f"{what}, {role}") for role in ("a", "b"))
     return UnpairedPatches(a, b, *settings)
 
@@ -299,6 +325,7 @@ def load_config(config: Config | Path | str, overrides: Sequence[str]) -> Config
 def _card(learner: Learner, training: list[Case], validation: list[Case]) -> dict[str, Any]:
     """What is said of the training data: how much; never who."""
     return {
+        "files_sha256": learner.game.files(),
         "num_train_patients": len({case.patient for case in training}),
         "num_val_patients": len({case.patient for case in validation}),
         "num_parameters": sum(p.numel() for p in learner.shadow.generators.parameters()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from medgan.prep import from_network
 from medgan.sliding import predict
 from medgan.volume import Volume
 
-__all__ = ["Scores", "restate", "score", "show", "translate_scan"]
+__all__ = ["Scores", "mean", "restate", "score", "show", "translate_scan"]
 
 Scores = dict[str, float | None]
 PICTURED_CASES = 3
@@ -37,29 +37,27 @@ def translate_scan(game: Translator, scan: Scan, config: Config, device: torch.d
         overlap=config.overlap,
         device=device,
         precision=config.train.precision,
+        memory_format=config.memory_format,
     )
     return from_network(y, scan.source, config.prep.b, config.prep.spacing_mm, config.prep.axes)
 
 
-def score(fakes: Sequence[Volume], scans: Sequence[Scan], value_range: tuple[float, float]) -> Scores:
-    """Means over the cases that have a target, inside their masks: `mae` (unit of the output), `psnr` (dB), `ssim`.
-
-    Nothing at all where no case has a target. None where a number does not exist: SSIM in volumes thinner than its
-    window, PSNR of equal images.
-    """
-    triples = [
-        (fake.array, scan.target.array, scan.mask)
-        for fake, scan in zip(fakes, scans, strict=True)
-        if isinstance(scan, Pair)
-    ]
-    if not triples:
+def score(fake: Volume, scan: Scan, value_range: tuple[float, float]) -> dict[str, float]:
+    """Inside the mask `mae` (unit of the output), `psnr` (dB) and `ssim`; nothing where the scan has no target."""
+    if not isinstance(scan, Pair):
         return {}
-    means = {
-        "mae": np.mean([mae(*triple) for triple in triples]),
-        "psnr": np.mean([psnr(*triple, value_range) for triple in triples]),
-        "ssim": np.mean([ssim_2023(*triple, value_range) for triple in triples]),
-    }
-    return {name: float(mean) if np.isfinite(mean) else None for name, mean in means.items()}
+    triple = fake.array, scan.target.array, scan.mask
+    return {"mae": mae(*triple), "psnr": psnr(*triple, value_range), "ssim": ssim_2023(*triple, value_range)}
+
+
+def mean(scores: Iterable[Mapping[str, float]]) -> Scores:
+    """Over the cases that were scored; nothing where none was.
+
+    None where a number does not exist: SSIM in volumes thinner than its window, PSNR of equal images.
+    """
+    scored = [one for one in scores if one]
+    means = {name: float(np.mean([one[name] for one in scored])) for name in (scored[0] if scored else ())}
+    return {name: value if np.isfinite(value) else None for name, value in means.items()}
 
 
 def show(fakes: Sequence[Volume], scans: Sequence[Scan], value_range: tuple[float, float]) -> npt.NDArray[Any]:

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from medgan.errors import CasesError, InputError, RunError, TrainingError
+from medgan.config import TrainSettings
+from medgan.errors import CasesError, ConfigError, InputError, RunError, TrainingError
 from medgan.run import Run, open_run
 from medgan.train import StoppedError, train
 
@@ -74,7 +75,7 @@ def test_ten_steps_are_five_a_kill_a_resume_and_five(straight: Run, tiny_cohort:
     assert_same(state(out), state(straight.path))
     assert (out / "weights.safetensors").read_bytes() == straight.weights_path.read_bytes()
     own, other = (
-        [{k: v for k, v in line.items() if k != "elapsed_s"} for line in run.metrics()]
+        [{k: v for k, v in line.items() if k not in ("elapsed_s", "data_wait")} for line in run.metrics()]
         for run in (open_run(out), straight)
     )
     assert own == other
@@ -155,9 +156,9 @@ def test_diverging_losses_stop_the_run_with_the_checkpoint_intact(
 ) -> None:
     real = module.play
 
-    def play(game: object, batch: object, optimizers: object, fabric: object) -> dict[str, torch.Tensor]:
+    def play(game: object, parts: object, optimizers: object, fabric: object, *, clip: float) -> dict[str, object]:
         play.calls += 1  # type: ignore[attr-defined]
-        losses = real(game, batch, optimizers, fabric)
+        losses = real(game, parts, optimizers, fabric, clip=clip)
         return losses if play.calls < 7 else {**losses, "G_L1": torch.tensor(poison)}  # type: ignore[attr-defined]
 
     play.calls = 0  # type: ignore[attr-defined]
@@ -222,3 +223,54 @@ def test_a_project_may_move_but_its_table_may_not_change(straight: Run, tiny_coh
     (moved / "cases.csv").write_text(table.replace("p2,p2,train", "p2,p2,test"))
     with pytest.raises(RunError, match="has changed since"):
         train(moved / "tiny.yaml", out=straight.path, device="cpu")
+
+
+def test_the_journal_says_how_long_the_training_waited_for_data(
+    tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patches that take ten times as long as a step are most of the time."""
+    real, asked = module.Patches.__getitem__, []
+
+    def slowly(self: object, index: int) -> object:
+        asked.append(index)
+        time.sleep(0.2 if len(asked) <= 8 else 0)  # 4 batches of 2; validations ask for more
+        return real(self, index)
+
+    quick = train(tiny_cohort / "tiny.yaml", ["train.steps=4"], out=tmp_path / "quick", device="cpu")
+    monkeypatch.setattr(module.Patches, "__getitem__", slowly)
+    slow = train(tiny_cohort / "tiny.yaml", ["train.steps=4"], out=tmp_path / "slow", device="cpu")
+    waits = {run.path.name: [line["data_wait"] for line in run.metrics() if "loss" in line] for run in (quick, slow)}
+    assert all(0 <= wait <= 1 for wait in waits["quick"])
+    assert min(waits["slow"]) > 0.5
+    assert max(waits["slow"]) <= 1
+
+
+def paces(**settings: object) -> list[float]:
+    return [module._pace(step, TrainSettings.parse({"steps": 8, **settings})) for step in range(8)]
+
+
+def test_the_learning_rate_falls_as_told() -> None:
+    assert paces() == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert paces(decay="cosine", decay_from=0) == pytest.approx([(1 + np.cos(np.pi * k / 8)) / 2 for k in range(8)])
+    assert paces(decay="step", decay_from=0.25) == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert paces(decay_from=1, warmup=4) == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+    with pytest.raises(ConfigError, match="decay_from: 0 would be a step without end"):
+        paces(decay="step", decay_from=0)
+
+
+def test_the_learning_rate_is_that_of_torch_s_schedulers() -> None:
+    """The reference's linear and cosine policies, stepped by torch itself."""
+    steps, parameter = 8, torch.nn.Parameter(torch.zeros(1))
+    optimizers = [torch.optim.SGD([parameter], lr=1.0) for _ in range(2)]
+    schedulers = [
+        torch.optim.lr_scheduler.LambdaLR(optimizers[0], lambda step: 1 - max(0, step - 4) / (steps - 4)),
+        torch.optim.lr_scheduler.CosineAnnealingLR(optimizers[1], T_max=steps, eta_min=0),
+    ]
+    seen: list[list[float]] = [[], []]
+    for _ in range(steps):
+        for rates, optimizer, scheduler in zip(seen, optimizers, schedulers, strict=True):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+    assert paces() == pytest.approx(seen[0])
+    assert paces(decay="cosine", decay_from=0) == pytest.approx(seen[1])

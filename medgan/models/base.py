@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
+from medgan.device import laid_out
 from medgan.errors import InputError
 from medgan.nets import Net
 
@@ -36,14 +37,19 @@ class Batch:
     mask: Tensor | None = None
 
     def to(
-        self, device: torch.device | str | None = None, *, memory_format: torch.memory_format = torch.preserve_format
+        self, device: torch.device | str | None = None, *, memory_format: torch.memory_format = torch.contiguous_format
     ) -> Batch:
-        """The same batch on a device and, if asked, in a memory format such as `torch.channels_last`."""
+        """The same batch on a device and in a memory format such as `torch.channels_last`."""
 
         def move(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.to(device, non_blocking=True, memory_format=memory_format)
+            return None if x is None else laid_out(x.to(device, non_blocking=True), memory_format)
 
         return Batch(move(self.a), move(self.b), move(self.mask))
+
+    def split(self, number: int) -> list[Batch]:
+        """The same samples in that many batches of equal size, in their order."""
+        parts = [(None,) * number if x is None else x.chunk(number) for x in (self.a, self.b, self.mask)]
+        return [Batch(*part) for part in zip(*parts, strict=True)]
 
     def pair(self) -> tuple[Tensor, Tensor]:
         """Both domains, for methods that learn from pairs.
@@ -108,6 +114,10 @@ class Game(nn.Module, ABC):
 
         These are logits less the logit between real and fake; {} in a game without a discriminator.
         """
+
+    def files(self) -> dict[str, str]:
+        """The SHA-256 of each file that the game learns by besides the cases, by the setting that names it."""
+        return {}
 
     def nets(self, player: Player) -> nn.ModuleList:
         """All that a player owns and trains, as the dicts of nets that it is kept in."""
