@@ -18,12 +18,13 @@ from pathlib import Path
 from medgan.atomic import replacing
 from medgan.errors import CasesError
 
-__all__ = ["SPLITS", "Case", "listed", "read_cases", "split_by_patient", "write_cases"]
+__all__ = ["FIXED_COLUMNS", "SPLITS", "Case", "by_role", "listed", "read_cases", "split_by_patient", "write_cases"]
 
+FIXED_COLUMNS = ("case", "patient", "split", "a", "b", "mask")
 SPLITS = ("train", "val", "test")
-_KEYS = ("case", "patient", "split")
+_KEYS = FIXED_COLUMNS[:3]
 _ROLE = re.compile(r"[a-z][a-z0-9_]*")
-_FIRST_ROLES = ("a", "b", "mask")
+_FIRST_ROLES = FIXED_COLUMNS[3:]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,25 @@ def split_by_patient(
     counts = _shares(len(order), fractions)
     splits = [split for split, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
     return dict(zip(order, splits, strict=True))
+
+
+def by_role(texts: Iterable[str]) -> dict[str, str]:
+    """What a user wrote as `role=text`, by role.
+
+    Raises:
+        CasesError: if a text has no role, or two have the same.
+
+    Example:
+        >>> by_role(["t2=P1/t2.nii.gz"])
+        {'t2': 'P1/t2.nii.gz'}
+    """
+    parts = [text.partition("=") for text in texts]
+    wrong = ["".join(part) for part in parts if not _ROLE.fullmatch(part[0]) or not part[2]]
+    if wrong:
+        raise CasesError(f"{listed(wrong)}: a contrast is given as role=path, the role in lower case: t2=t2.nii.gz")
+    if len({role for role, _, _ in parts}) < len(parts):
+        raise CasesError(f"{listed(map(''.join, parts))}: a role is given twice; give each once")
+    return {role: text for role, _, text in parts}
 
 
 def listed(lines: Iterable[str], *, most: int = 6) -> str:

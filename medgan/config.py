@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 import yaml
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -22,41 +23,72 @@ __all__ = ["Config", "TrainSettings", "dump", "load"]
 # PyYAML lets more than its own error through: `2001-99-99`, `!!bool 7`, `!!int ""`, a thousand open brackets.
 NO_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
+# Settings that name files: in a YAML file relative to that file, on the command line to the working folder.
+PATHS = {("cases",), ("model", "perceptual", "vgg19")}
+
 
 class TrainSettings(Settings):
     """How long, how fast, how exact.
 
     Args:
         steps: generator steps in all.
-        batch: patches a step.
+        batch: patches a step, over all processes.
+        accumulate: in how many parts, one after the other, a process does its share of the batch: less memory, and
+            the same step but for batch norm, which sees a part at a time.
+        clip: largest L2 norm of a player's gradient, which is scaled down to it; 0 for no limit.
         lr: of Adam, for both players.
         betas: of Adam.
-        decay_from: share of the steps after which the learning rate falls linearly to zero.
+        decay: how the learning rate falls: `linear` or `cosine` to zero, or by `step`, to a tenth each time.
+        decay_from: share of the steps after which it falls; by `step`, also the share between one time and the next.
+        warmup: steps in which the learning rate rises to `lr`; transformers want some.
         ema: decay of the running average of the generator's weights, which is what the run keeps; 0 for none.
-        precision: `bf16` computes in bfloat16 where that is safe (autocast); weights stay float32.
+        precision: `bf16` computes in bfloat16 where that is safe (autocast), `fp16` on a GPU in float16 with scaled
+            losses; weights stay float32.
         channels_last: memory layout of tensors in which convolutions often run faster.
         validate_every: steps between translations of the whole validation volumes.
         patience: validations that may be no better than the best one before the training ends; 0 for all steps.
         checkpoint_every: steps between saved states; a killed run goes on from the last one.
         log_every: steps between lines in metrics.jsonl.
+        compile: translate the nets by `torch.compile`, which takes minutes before the first step and needs a C++
+            compiler; numbers change in the last digits.
+        deterministic: refuse operations whose result may differ from run to run on a GPU, at some cost in speed; on a
+            CPU there are none.
         workers: processes that cut and augment patches; 0 does it in the training process.
         seed: of initial weights, order, patches, augmentation and dropout.
     """
 
     steps: int = Field(default=20_000, ge=1)
     batch: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    clip: float = Field(default=0.0, ge=0)
     lr: float = Field(default=2e-4, gt=0, lt=1)
     betas: tuple[float, float] = (0.5, 0.999)
+    decay: Literal["linear", "cosine", "step"] = "linear"
     decay_from: float = Field(default=0.5, ge=0, le=1)
+    warmup: int = Field(default=0, ge=0)
     ema: float = Field(default=0.999, ge=0, lt=1)
-    precision: Literal["32", "bf16"] = "32"
+    precision: Literal["32", "bf16", "fp16"] = "32"
     channels_last: bool = False
+    compile: bool = False
+    deterministic: bool = False
     validate_every: int = Field(default=1000, ge=1)
     patience: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=500, ge=1)
     log_every: int = Field(default=20, ge=1)
     workers: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _a_step_has_a_length(self) -> TrainSettings:
+        if self.decay == "step" and not self.decay_from:
+            raise ValueError("decay_from: 0 would be a step without end; give the share of the steps between two")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_parts(self) -> TrainSettings:
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate: {self.accumulate} parts of a batch of {self.batch} are unequal; change one")
+        return self
 
 
 class Config(Settings):
@@ -109,6 +141,14 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _contrasts_of_pairs(self) -> Config:
+        if self.prep.contrasts and not self.model.paired:
+            raise ValueError(
+                f"prep.contrasts: {self.model.name} learns without pairs, from one image a case; leave them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _weights_of_pairs(self) -> Config:
         if not self.model.paired and self.weights != Weights():
             raise ValueError(f"weights: {self.model.name} compares nothing with a target; leave them out")
@@ -120,14 +160,26 @@ class Config(Settings):
         return None if self.weights == Weights() else partial(self.weights.of, intensity=self.prep.b)
 
     @property
+    def memory_format(self) -> torch.memory_format:
+        """How images of the network lie in memory."""
+        if not self.train.channels_last:
+            return torch.contiguous_format
+        return torch.channels_last if self.spatial_dims == 2 else torch.channels_last_3d
+
+    @property
     def spatial_dims(self) -> int:
         """2 for patches one voxel thick, else 3."""
         return 3 if flat_axis(self.patch) is None else 2
 
     @property
     def in_channels(self) -> int:
-        """Channels of the source: its slice, and those on either side of it."""
-        return 1 + 2 * self.neighbours
+        """Channels of the source: its contrasts, and those of the slices on either side."""
+        return len(self.prep.sources) * (1 + 2 * self.neighbours)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Roles that every case of training and validation must have; without pairs none."""
+        return (*self.prep.required, "b") if self.model.paired else ()
 
     def build(self) -> Translator:
         """The game with fresh weights from torch's global random numbers."""
@@ -142,12 +194,21 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         InputError: if the file is missing or is no YAML.
         ConfigError: for unknown keys and values out of range, each named by its full key.
     """
-    values = _read_yaml(Path(path))
-    if isinstance(values.get("cases"), str):
-        values["cases"] = _resolved(values["cases"], Path(path).resolve().parent)
+    values, home = _read_yaml(Path(path)), Path(path).resolve().parent
+    for key in PATHS:
+        if (holder := _holder(values, key)) is not None:
+            holder[key[-1]] = _resolved(".".join(key), holder[key[-1]], home)
     for override in overrides:
         _override(values, override)
     return Config.parse(values)
+
+
+def _holder(values: dict[str, Any], key: Sequence[str]) -> dict[str, Any] | None:
+    """The settings in which a path stands, if it does."""
+    inner: Any = values
+    for part in key[:-1]:
+        inner = inner.get(part) if isinstance(inner, dict) else None
+    return inner if isinstance(inner, dict) and isinstance(inner.get(key[-1]), str) else None
 
 
 def dump(config: Config) -> str:
@@ -180,13 +241,13 @@ def _override(values: dict[str, Any], override: str) -> None:
         values[last] = yaml.safe_load(text)
     except NO_YAML:
         raise ConfigError(f"{key}: {text!r} cannot be read as a YAML value; quote it if it is text") from None
-    if key == "cases":
-        values[last] = _resolved(text, Path())
+    if (*parents, last) in PATHS:
+        values[last] = _resolved(key, text, Path())
 
 
-def _resolved(path: str, home: Path) -> str:
-    """The absolute path of the table of cases."""
+def _resolved(key: str, path: str, home: Path) -> str:
+    """An absolute path."""
     try:
         return str((home / path).resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null in the name
-        raise ConfigError(f"cases: {path!r} is no path ({error}); name a table of cases") from None
+        raise ConfigError(f"{key}: {path!r} is no path ({error}); name a file") from None

@@ -1,4 +1,4 @@
-"""Cases → cached volumes → MONAI patches and loaders → `Batch`.
+"""Scans → MONAI patches and loaders → `Batch`.
 
 Which patch of which case comes at which step, and how it is augmented, depends on (seed, step) alone: not on
 workers, on what was loaded before, or on where a training was resumed.
@@ -6,34 +6,32 @@ workers, on what was loaded before, or on where a training was resumed.
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data import DataLoader, Dataset
-from monai.transforms import Compose, RandAdjustContrast, RandAffine, RandFlip, RandGaussianNoise
-from monai.utils import convert_to_tensor
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from medgan.cases import Case
-from medgan.errors import ConfigError, GeometryError
-from medgan.formats import read
+from medgan.errors import ConfigError
+from medgan.jitter import Augment, Move, Size, Tint, crop_size
 from medgan.models.base import Batch
-from medgan.prep import Intensity, Prep, check, foreground, in_contract_unit, network_grid, resample, to_network
-from medgan.progress import track
+from medgan.prep import BACKGROUND, Intensity
+from medgan.scans import Pair, Scan, read_pair, read_pairs, read_scan, read_scans
 from medgan.settings import Settings
-from medgan.volume import Grid, Volume
 
 __all__ = [
     "Augment",
+    "Batches",
     "Pair",
     "Patches",
     "Region",
     "Scan",
+    "Size",
     "UnpairedPatches",
     "Weights",
     "batches",
@@ -44,30 +42,7 @@ __all__ = [
     "read_scans",
 ]
 
-Size = tuple[int, int, int]
-BACKGROUND = -1.0
 TRIES = 64
-SAME_GRID_MM = 0.1
-
-
-class Augment(Settings):
-    """Random changes of a training patch. Geometry changes source and target alike, intensity the source alone.
-
-    Models that learn without pairs have no use for `gamma` and `noise`: their sources are targets as well.
-
-    Args:
-        flip_axes: network axes (0 left-right, 1 front-back, 2 bottom-top) that are mirrored half of the time.
-        rotate_deg: largest rotation in the axial plane, or in the plane of a 2-D patch.
-        scale: largest zoom in or out, as a share.
-        gamma: largest change of contrast, as a share; 0 for quantitative sources (CT).
-        noise: largest standard deviation of added noise, in network units (the window is 2 wide).
-    """
-
-    flip_axes: tuple[int, ...] = (0,)
-    rotate_deg: float = Field(default=10, ge=0, le=180)
-    scale: float = Field(default=0.1, ge=0, lt=1)
-    gamma: float = Field(default=0.2, ge=0, lt=1)
-    noise: float = Field(default=0.02, ge=0)
 
 
 class Region(Settings):
@@ -116,117 +91,14 @@ class Weights(Settings):
         return factors * body.round() if self.body_only else factors
 
 
-@dataclass(frozen=True)
-class Scan:
-    """One image, ready for the network.
-
-    Args:
-        name: of its case.
-        x: (1, X, Y, Z) in [-1, 1] on the network's grid.
-        body: (X, Y, Z) bool, where patches are centred.
-        source: the image as read.
-    """
-
-    name: str
-    x: Tensor
-    body: npt.NDArray[np.bool_]
-    source: Volume
-
-
-@dataclass(frozen=True)
-class Pair(Scan):
-    """The scan to translate from, and what should come out.
-
-    Args:
-        b: (1, X, Y, Z) in [-1, 1], the target on the network's grid.
-        target: the target in the unit of the run's output, on the grid of the source.
-        mask: (X, Y, Z) bool on that grid, where errors are counted.
-    """
-
-    b: Tensor
-    target: Volume
-    mask: npt.NDArray[np.bool_]
-
-
-def read_pairs(cases: Sequence[Case], prep: Prep, label: str) -> list[Pair]:
-    """Read and prepare both images of all cases, showing progress."""
-    return [read_pair(case, prep) for case in track(cases, label)]
-
-
-def read_scans(cases: Sequence[Case], role: str, prep: Prep, label: str) -> list[Scan]:
-    """Read and prepare the images that the cases have in one role, "a" or "b", showing progress."""
-    return [read_scan(case, role, prep) for case in track([case for case in cases if role in case.images], label)]
-
-
-def read_pair(case: Case, prep: Prep) -> Pair:
-    """Read one case's images and bring them to the network's grid and range.
-
-    Raises:
-        InputError: if an image is of another modality or unit than the run's, or cannot be read.
-        GeometryError: if its images are not on one grid (in whatever order of axes).
-    """
-    source, target = _read(case, "a", prep), _read(case, "b", prep)
-    target = _on_grid(target, source.grid, f"{case.name}, b")
-    mask = _mask(case, source)
-    x, b = (
-        to_network(source, prep.a, prep.spacing_mm, prep.axes),
-        to_network(target, prep.b, prep.spacing_mm, prep.axes),
-    )
-    return Pair(case.name, x, _body(mask, source, prep), source, b, in_contract_unit(target, prep.b), mask)
-
-
-def read_scan(case: Case, role: str, prep: Prep) -> Scan:
-    """Read one image of a case and bring it to the network's grid and range.
-
-    Raises:
-        InputError: if it is of another modality or unit than the run's, or cannot be read.
-        GeometryError: if its mask is not on its grid (in whatever order of axes).
-    """
-    source = _read(case, role, prep)
-    mask = _mask(case, source) if role == "a" or "a" not in case.images else foreground(source.array)
-    return Scan(
-        case.name,
-        to_network(source, getattr(prep, role), prep.spacing_mm, prep.axes),
-        _body(mask, source, prep),
-        source,
-    )
-
-
-def _body(mask: npt.NDArray[np.bool_], source: Volume, prep: Prep) -> npt.NDArray[np.bool_]:
-    """The mask on the network's grid."""
-    volume = Volume(mask.astype(np.uint8), source.grid)
-    return np.asarray(resample(volume, network_grid(source.grid, prep.spacing_mm, prep.axes), order=0).array > 0)
-
-
-def _read(case: Case, role: str, prep: Prep) -> Volume:
-    volume = read(case.images[role])
-    check(volume, getattr(prep, role), f"{case.name}, {role}")
-    return volume
-
-
-def _mask(case: Case, source: Volume) -> npt.NDArray[np.bool_]:
-    if "mask" not in case.images:
-        return foreground(source.array)
-    return np.asarray(_on_grid(read(case.images["mask"]), source.grid, f"{case.name}, mask").array > 0)
-
-
-def _on_grid(volume: Volume, grid: Grid, name: str) -> Volume:
-    turned = volume.reorient(grid.orientation)
-    if not turned.grid.same_as(grid, tolerance_mm=SAME_GRID_MM):
-        apart = f", up to {turned.grid.distance_mm(grid):.3g} mm apart" if turned.grid.shape == grid.shape else ""
-        raise GeometryError(
-            f"{name}: its grid ({volume.grid.describe()}) is not that of a ({grid.describe()}){apart}; "
-            "register and resample the images onto one grid first"
-        )
-    return replace(turned, grid=grid)
-
-
 class Patches(Dataset):  # type: ignore[misc]
     """Random patches of prepared pairs: item i is a function of (seed, i).
 
-    Items are dicts of `a` and `b`, (1, X, Y, Z), or (1, U, V) where the patch is one voxel thick along one axis. With
-    neighbours `a` is (1 + 2 · neighbours, U, V): the slices around that of b, in the order of their position. With
-    `weigh`, a function of b and of the share of body, what it returns is there as `mask`.
+    Items are dicts of `a` and `b`, (C, X, Y, Z), or (C, U, V) where the patch is one voxel thick along one axis; b has
+    one channel, a one for each contrast. With neighbours each contrast comes 1 + 2 · neighbours times in `a`: all of
+    the first slice, all of the next, in the order of their position around that of b. A contrast is blanked with
+    probability `contrast_dropout`, but never all that the case has. With `weigh`, a function of b and of the share of
+    body, what it returns is there as `mask`.
     """
 
     def __init__(
@@ -238,19 +110,39 @@ class Patches(Dataset):  # type: ignore[misc]
         *,
         neighbours: int = 0,
         weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
+        contrast_dropout: float = 0,
     ) -> None:
         super().__init__(data=pairs, transform=None)
-        self.seed, self.cut, self.tint = seed, _Cutter(patch, augment), _intensity(augment)
-        self.neighbours, self.weigh = neighbours, weigh
+        self.seed, self.cut, self.tint = seed, _Cutter(patch, augment), Tint(augment)
+        self.neighbours, self.weigh, self.contrast_dropout = neighbours, weigh, contrast_dropout
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         pair = self.data[_turn(len(self.data), index, self.seed)]
         inside = [] if self.weigh is None else [(torch.from_numpy(pair.body)[None], 0)]
         cut = self.cut([(pair.x, self.neighbours), (pair.b, 0), *inside], pair.body, rng)
-        a, b, body = torch.split(cut, [1 + 2 * self.neighbours, 1, len(inside)])
-        tinted = _plain(self.tint.set_random_state(seed=int(rng.integers(2**31)))(a))
-        return {"a": tinted, "b": b} | ({} if self.weigh is None else {"mask": self.weigh(b, (body + 1) / 2)})
+        a, b, body = torch.split(cut, [len(pair.x) * (1 + 2 * self.neighbours), 1, len(inside)])
+        self._tint(a, pair, rng)
+        return {"a": a, "b": b} | ({} if self.weigh is None else {"mask": self.weigh(b, (body + 1) / 2)})
+
+    def _tint(self, a: Tensor, pair: Pair, rng: np.random.Generator) -> None:
+        """Tint each contrast on its own, all its slices alike, and blank some."""
+        count = len(pair.x)
+        for contrast in range(count):
+            own = a[contrast::count]
+            if (tinted := self.tint(own, int(rng.integers(2**31)))) is not own:
+                own.copy_(tinted)
+        dropped = _dropped(count, pair.missing, self.contrast_dropout, rng) if self.contrast_dropout else pair.missing
+        for contrast in dropped:
+            a[contrast::count] = BACKGROUND
+
+
+def _dropped(count: int, missing: tuple[int, ...], probability: float, rng: np.random.Generator) -> list[int]:
+    """The contrasts to blank: those that are missing, and some by chance; one that is there always stays."""
+    there = [channel for channel in range(count) if channel not in missing]
+    lucky = rng.random(count) >= probability
+    kept = [channel for channel in there if lucky[channel]] or [int(rng.choice(there))]
+    return [channel for channel in range(count) if channel not in kept]
 
 
 class UnpairedPatches(Dataset):  # type: ignore[misc]
@@ -278,39 +170,75 @@ class _Cutter:
 
     def __init__(self, patch: Size, augment: Augment) -> None:
         self.flat = flat_axis(patch)
-        self.crop = _crop_size(patch, augment, self.flat)
-        self.move = _geometry(patch, augment, self.flat)
+        self.crop = crop_size(patch, augment, self.flat)
+        self.move = Move(patch, augment, self.flat)
 
     def __call__(
         self, images: Sequence[tuple[Tensor, int]], body: npt.NDArray[np.bool_], rng: np.random.Generator
     ) -> Tensor:
-        """Images (1, X, Y, Z), each with its number of neighbours, to one (channels, *patch without its flat axis).
+        """Images (C, X, Y, Z), each with its number of neighbours, to one (channels, *patch without its flat axis).
 
         What is true or false becomes 1 or -1, so that all are filled with the same beyond their ends.
         """
-        start = _centre(body, rng) - np.array(self.crop) // 2
-        slabs = [self._slab(image, start, neighbours) for image, neighbours in images]
-        cut = torch.cat([slab if slab.is_floating_point() else slab * 2.0 - 1 for slab in slabs])
-        return _plain(self.move.set_random_state(seed=int(rng.integers(2**31)))(cut))
+        middle, counts = _centre(body, rng), [len(image) * (1 + 2 * neighbours) for image, neighbours in images]
+        cut = self._empty(sum(counts))
+        for part, (image, neighbours) in zip(torch.split(cut, counts), images, strict=True):
+            start = [place - size // 2 for place, size in zip(middle, self.crop, strict=True)]
+            if self.flat is not None:
+                start[self.flat] -= neighbours
+            _paste(self._as_block(part, len(image)), image, start)
+        return self.move(cut, int(rng.integers(2**31)))
 
-    def _slab(self, image: Tensor, start: npt.NDArray[np.int64], neighbours: int) -> Tensor:
-        """A block, or a slice and those around it as channels."""
+    def _empty(self, channels: int) -> Tensor:
+        """Room for the crops, in memory as the images are: slice by slice."""
         if self.flat is None:
-            return _cut(image, start, self.crop)
-        x, y, z = (2 * neighbours * (axis == self.flat) for axis in range(3))
-        size = (self.crop[0] + x, self.crop[1] + y, self.crop[2] + z)
-        return _cut(image, start - np.array([x, y, z]) // 2, size)[0].movedim(self.flat, 0)
+            return torch.empty(channels, self.crop[2], *self.crop[:2]).movedim(1, -1)
+        return torch.empty(channels, *(size for axis, size in enumerate(self.crop) if axis != self.flat))
+
+    def _as_block(self, part: Tensor, contrasts: int) -> Tensor:
+        """(contrasts, X, Y, Z) of a part in which the channels are slices, all contrasts of a slice together."""
+        if self.flat is None:
+            return part
+        return part.view(-1, contrasts, *part.shape[1:]).movedim(0, self.flat + 1)
+
+
+class Batches(Iterator[Batch]):
+    """Batches, one after another, and how long they were waited for.
+
+    Attributes:
+        waited_s: seconds in all that passed between asking for a batch and having it.
+    """
+
+    def __init__(self, items: Iterator[dict[str, Tensor]]) -> None:
+        self._items, self.waited_s = items, 0.0
+
+    def __next__(self) -> Batch:
+        began = time.perf_counter()
+        item = next(self._items)
+        self.waited_s += time.perf_counter() - began
+        return Batch(**item)
 
 
 def batches(
-    patches: Patches | UnpairedPatches, *, batch: int, start: int, stop: int, workers: int = 0
-) -> Iterator[Batch]:
-    """The batches of steps start..stop-1; batch k holds the items k·batch … (k + 1)·batch - 1."""
-    order = range(start * batch, stop * batch)
+    patches: Patches | UnpairedPatches,
+    *,
+    batch: int,
+    start: int,
+    stop: int,
+    workers: int = 0,
+    part: tuple[int, int] = (0, 1),
+) -> Batches:
+    """The batches of steps start..stop-1; batch k holds the items k·batch … (k + 1)·batch - 1.
+
+    Of each, with `part` = (rank, count), the rank-th of count equal parts, as processes that train together share it.
+    """
+    own = batch // part[1]
+    firsts = range(start * batch + part[0] * own, stop * batch, batch)
+    order = [item for first in firsts for item in range(first, first + own)]
     loader = DataLoader(
-        patches, batch_size=batch, sampler=order, num_workers=workers, pin_memory=torch.cuda.is_available()
+        patches, batch_size=own, sampler=order, num_workers=workers, pin_memory=torch.cuda.is_available()
     )
-    return (Batch(**item) for item in loader)
+    return Batches(iter(loader))
 
 
 def flat_axis(patch: Size) -> int | None:
@@ -328,63 +256,30 @@ def flat_axis(patch: Size) -> int | None:
 def _turn(count: int, index: int, *seeds: int) -> int:
     """Every case once before any comes again, in an order that is drawn anew each time."""
     epoch, position = divmod(index, count)
-    return int(np.random.default_rng((*seeds, count, epoch)).permutation(count)[position])
+    return int(_order(count, epoch, seeds)[position])
 
 
-def _centre(body: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+@lru_cache(maxsize=16)
+def _order(count: int, epoch: int, seeds: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    return np.random.default_rng((*seeds, count, epoch)).permutation(count)
+
+
+def _centre(body: npt.NDArray[np.bool_], rng: np.random.Generator) -> list[int]:
     """A random voxel inside the body: drawn until one is hit, since listing all would double the memory."""
     draws = rng.integers(body.shape, size=(TRIES, 3))
     inside = np.flatnonzero(body[tuple(draws.T)])
-    return np.asarray(draws[inside[0] if inside.size else 0])
+    return [int(place) for place in draws[inside[0] if inside.size else 0]]
 
 
-def _cut(x: Tensor, start: npt.NDArray[np.int64], size: Size) -> Tensor:
-    """A box of (1, X, Y, Z), filled with background where it leaves the volume."""
-    box = x.new_full((x.shape[0], *size), BACKGROUND if x.is_floating_point() else 0)
-    low = np.maximum(start, 0)
-    high = np.minimum(start + size, x.shape[1:])
-    if (high > low).all():
-        inner = tuple(slice(int(a), int(b)) for a, b in zip(low - start, high - start, strict=True))
-        outer = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        box[(slice(None), *inner)] = x[(slice(None), *outer)]
-    return box
-
-
-def _crop_size(patch: Size, augment: Augment, flat: int | None) -> Size:
-    """Large enough that a turned and shrunk patch still lies inside."""
-    angle = math.radians(min(augment.rotate_deg, 45))
-    turned = (math.cos(angle) + math.sin(angle)) * (1 + augment.scale)
-    in_plane = (0, 1) if flat is None else tuple(axis for axis in range(3) if axis != flat)
-    grow = [turned if axis in in_plane else 1 if axis == flat else 1 + augment.scale for axis in range(3)]
-    x, y, z = (math.ceil(size * factor) for size, factor in zip(patch, grow, strict=True))
-    return x, y, z
-
-
-def _geometry(patch: Size, augment: Augment, flat: int | None) -> Compose:
-    """For source and target stacked as channels, so that both move alike."""
-    axes = [axis for axis in range(3) if axis != flat]
-    flips = [RandFlip(prob=0.5, spatial_axis=axes.index(axis)) for axis in augment.flip_axes if axis in axes]
-    if augment.rotate_deg == 0 and augment.scale == 0:
-        return Compose(flips)
-    angle = math.radians(augment.rotate_deg)
-    turn = RandAffine(
-        prob=1.0,
-        # In 3-D only about the long axis of the patient: slices are thick, and a tilt would mix their spacing.
-        rotate_range=angle if flat is not None else (0.0, 0.0, angle),
-        scale_range=[(-augment.scale, augment.scale)] * len(axes),
-        spatial_size=[patch[axis] for axis in axes],
-        mode="bilinear",
-        padding_mode="border",
-    )
-    return Compose([*flips, turn])
-
-
-def _intensity(augment: Augment) -> Compose:
-    gamma = RandAdjustContrast(prob=0.5, gamma=(1 - augment.gamma, 1 + augment.gamma))
-    noise = RandGaussianNoise(prob=0.5, std=augment.noise, sample_std=True)
-    return Compose([*([gamma] if augment.gamma else []), *([noise] if augment.noise else [])])
-
-
-def _plain(x: Tensor) -> Tensor:
-    """A tensor without MONAI's metadata, which would slow every operation of the training down."""
-    return torch.as_tensor(convert_to_tensor(x, track_meta=False)).clamp(-1, 1)
+def _paste(box: Tensor, x: Tensor, start: Sequence[int]) -> None:
+    """Fill a box (C, *size) with what lies there in x (C, X, Y, Z), and with background beyond its ends."""
+    sides = list(zip(start, box.shape[1:], x.shape[1:], strict=True))
+    if any(first < 0 or first + size > end for first, size, end in sides):
+        box.fill_(BACKGROUND)
+    if all(first < end and first + size > 0 for first, size, end in sides):
+        u, v, w = (slice(max(-first, 0), min(end - first, size)) for first, size, end in sides)
+        inner = box[:, u, v, w]
+        u, v, w = (slice(max(first, 0), min(first + size, end)) for first, size, end in sides)
+        inner.copy_(x[:, u, v, w])
+        if x.dtype == torch.bool:
+            inner.mul_(2).sub_(1)

@@ -8,15 +8,16 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from medgan.cases import SPLITS, Case, listed, split_by_patient, write_cases
+from medgan.cases import FIXED_COLUMNS, SPLITS, Case, listed, split_by_patient, write_cases
 from medgan.errors import CasesError, GeometryError, InputError, MedganError
 from medgan.formats import Header, read, read_header
-from medgan.progress import track
+from medgan.progress import say, track
 from medgan.volume import Grid, Volume
 
 __all__ = ["index"]
@@ -32,6 +33,7 @@ def index(
     *,
     a: str,
     b: str,
+    contrasts: Mapping[str, str] | None = None,
     mask: str | None = None,
     out: Path,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
@@ -51,6 +53,8 @@ def index(
         folder: with the scans.
         a: pattern of the images to translate from.
         b: pattern of the images to translate to.
+        contrasts: patterns of further sources, by the name of their column in the table, such as `t2`. A case may lack
+            some of them; only a model trained with `prep.contrast_dropout` can use it.
         mask: pattern of the masks, if there are any.
         out: the CSV file to write.
         fractions: shares of the patients in train, val and test.
@@ -72,9 +76,11 @@ def index(
         OutputError: if the table cannot be written.
     """
     folder = Path(folder)
+    if unpaired and contrasts:
+        raise InputError(f"contrasts: {', '.join(contrasts)} serve models that learn from pairs; leave out one of both")
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; give the one that the patterns are relative to")
-    cases = _renamed(_found(folder, _patterns(a, b, mask), unpaired=unpaired), patients)
+    cases = _renamed(_found(folder, _patterns(a, b, contrasts or {}, mask), unpaired=unpaired), patients)
     cases = _split(cases, fractions, seed, split)
     headers = _each(cases, read_header, "reading headers")
     _refuse_grids(cases, headers, unpaired=unpaired)
@@ -87,8 +93,10 @@ def index(
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 
-def _patterns(a: str, b: str, mask: str | None) -> dict[str, str]:
-    patterns = {"a": a, "b": b} | ({"mask": mask} if mask else {})
+def _patterns(a: str, b: str, contrasts: Mapping[str, str], mask: str | None) -> dict[str, str]:
+    if taken := [role for role in contrasts if role in FIXED_COLUMNS]:
+        raise CasesError(f"contrasts: {', '.join(taken)} are columns already; name the contrast otherwise")
+    patterns = {"a": a, "b": b, **contrasts} | ({"mask": mask} if mask else {})
     patterns = {role: _with_fields(role, pattern.strip("/")) for role, pattern in patterns.items()}
     fields = {role: {field for field in _FIELDS if f"{{{field}}}" in pattern} for role, pattern in patterns.items()}
     if any(fields[role] != fields["a"] for role in fields):
@@ -107,7 +115,7 @@ def _with_fields(role: str, pattern: str) -> str:
 
 
 def _found(folder: Path, patterns: Mapping[str, str], *, unpaired: bool) -> list[Case]:
-    """The cases that have an image in every role; without pairs also those that have only a or only b."""
+    """The cases with all their images, of which contrasts may be missing; without pairs also those with only a or b."""
     of_role = {role: _matches(folder, role, pattern) for role, pattern in patterns.items()}
     keys = sorted({key for images in of_role.values() for key in images})
     for role in (role for role in of_role if not of_role[role]):
@@ -115,13 +123,24 @@ def _found(folder: Path, patterns: Mapping[str, str], *, unpaired: bool) -> list
         raise CasesError(f"nothing below {folder} fits {patterns[role]} as {role}; {place} holds: {_content(place)}")
     if unpaired:
         keys = [key for key in keys if key in of_role["a"] or key in of_role["b"]]
-    lacking = [f"{_name(key)} has no {role}" for key in keys for role in of_role if key not in of_role[role]]
-    if lacking and not unpaired:
+    else:
+        _refuse_incomplete(folder, keys, of_role, patterns)
+    return [_case(key, {role: of_role[role][key] for role in of_role if key in of_role[role]}) for key in keys]
+
+
+def _refuse_incomplete(
+    folder: Path, keys: list[Key], of_role: Mapping[str, Mapping[Key, Path]], patterns: Mapping[str, str]
+) -> None:
+    """Contrasts may be missing, which is only told; nothing else may."""
+    lacking = [(key, role) for key in keys for role in of_role if key not in of_role[role]]
+    told = listed(f"{_name(key)} has no {role}" for key, role in lacking)
+    if any(role in FIXED_COLUMNS for _, role in lacking):
         raise CasesError(
-            f"{folder}: incomplete cases: {listed(lacking)}; move them out of the folder, correct the patterns "
+            f"{folder}: incomplete cases: {told}; move them out of the folder, correct the patterns "
             f"({_shown(patterns)}), or index without pairs (--unpaired)"
         )
-    return [_case(key, {role: of_role[role][key] for role in of_role if key in of_role[role]}) for key in keys]
+    if lacking:
+        say(f"Contrasts are missing, without which only prep.contrast_dropout can do: {told}")
 
 
 def _case(key: Key, images: Mapping[str, Path]) -> Case:
@@ -215,7 +234,7 @@ def _alike(cases: list[Case]) -> list[list[str]]:
     """The patients by what there is of them: a, b or both."""
     roles: dict[str, set[str]] = defaultdict(set)
     for case in cases:
-        roles[case.patient] |= case.images.keys() - {"mask"}
+        roles[case.patient] |= case.images.keys() & {"a", "b"}
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for patient, own in roles.items():
         groups[tuple(sorted(own))].append(patient)
@@ -289,13 +308,13 @@ def _refuse_identities(
 def _refuse_copies(cases: list[Case]) -> None:
     """Also proves that every image can be read. Masks may be equal: two may well be empty."""
     digests = _each(cases, _digest, "reading images")
-    same = [
-        case.name
-        for case in cases
-        if {"a", "b"} <= case.images.keys() and digests[case.name]["a"] == digests[case.name]["b"]
-    ]
-    if same:
-        raise CasesError(f"a and b are the same image, voxel for voxel: {listed(same)}; correct the patterns")
+    same = defaultdict(list)
+    for case in cases:
+        for one, other in combinations((role for role in case.images if role != "mask"), 2):
+            if digests[case.name][one] == digests[case.name][other]:
+                same[f"{one} and {other}"].append(case.name)
+    for roles, names in same.items():
+        raise CasesError(f"{roles} are the same image, voxel for voxel: {listed(names)}; correct the patterns")
     of_image: dict[bytes, list[Case]] = defaultdict(list)
     for case in cases:
         for digest in {digest for role, digest in digests[case.name].items() if role != "mask"}:

@@ -5,6 +5,8 @@ Geometry inverts by grid, intensity by settings; both are saved with the run, an
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +23,7 @@ from medgan.settings import Settings
 from medgan.volume import Grid, Volume
 
 __all__ = [
+    "BACKGROUND",
     "NORMALISED_UNIT",
     "Intensity",
     "Prep",
@@ -29,16 +32,21 @@ __all__ = [
     "foreground",
     "from_network",
     "in_contract_unit",
+    "in_source_unit",
     "network_grid",
     "resample",
+    "to_channels",
     "to_network",
 ]
 
 Array = npt.NDArray[Any]
+BACKGROUND = -1.0  # of the network's range: beyond the ends of a scan, and where a contrast is missing
 NORMALISED_UNIT = "normalised"
 MEDIAN_IS = 1000.0
 AIR_HU = -200.0
 CAP_PERCENTILE = 98
+_ROLE = re.compile(r"[a-z][a-z0-9_]*")
+_TAKEN = ("a", "b", "mask", "case", "patient", "split")
 
 
 class Intensity(Settings):
@@ -87,18 +95,62 @@ class Prep(Settings):
     Args:
         a: the source images.
         b: the target images.
+        contrasts: further sources by their role in the table of cases, such as `t2`: images of the same patient on the
+            grid of a, which the network sees as channels behind a, in the order of the alphabet.
+        contrast_dropout: probability that a source is blanked in a training patch, never all of them. Above 0 a scan
+            may be translated that lacks sources, and trained on that lacks some besides a.
         spacing_mm: voxel spacing that the network sees, in the order of its axes; None keeps each image's own.
         axes: the sides to which the network's axes run; `PLS` shows it axial slices as viewers do, row by row.
     """
 
     a: Intensity
     b: Intensity
+    contrasts: dict[str, Intensity] = Field(default_factory=dict)
+    contrast_dropout: float = Field(default=0, ge=0, le=0.9)
     spacing_mm: tuple[float, float, float] | None = Field(default=None)
     axes: str = "RAS"
 
     def towards(self, to: str) -> Prep:
         """The contract of a translation to "b", or with both sides exchanged to "a"."""
         return self if to == "b" else Prep(a=self.b, b=self.a, spacing_mm=self.spacing_mm, axes=self.axes)
+
+    @property
+    def sources(self) -> dict[str, Intensity]:
+        """What the network sees, by role, in the order of its channels."""
+        return {"a": self.a, **dict(sorted(self.contrasts.items()))}
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The roles of the sources that every training case must have."""
+        return ("a",) if self.contrast_dropout else tuple(self.sources)
+
+    def refuse_missing(self, roles: Collection[str], name: str) -> None:
+        """Refuse a case that lacks sources without which the run cannot do.
+
+        Raises:
+            InputError: naming the case and what it lacks.
+        """
+        missing = [role for role in self.sources if role not in roles]
+        if len(missing) == len(self.sources):
+            raise InputError(f"{name}: has no source; at least one of {', '.join(self.sources)} is needed")
+        if missing and not self.contrast_dropout:
+            raise InputError(
+                f"{name}: has no {' and no '.join(missing)}, and all of {', '.join(self.sources)} are needed; "
+                "add what is missing (--contrast for one volume, a column of a table), or do without by a run that "
+                "was trained with prep.contrast_dropout above 0"
+            )
+
+    @model_validator(mode="after")
+    def _contrasts_are_roles(self) -> Prep:
+        wrong = [role for role in self.contrasts if role in _TAKEN or not _ROLE.fullmatch(role)]
+        if wrong:
+            raise ValueError(
+                f"contrasts are named by a column of the table in lower case, other than {', '.join(_TAKEN)}; "
+                f"seen {', '.join(map(repr, wrong))}"
+            )
+        if self.contrast_dropout and not self.contrasts:
+            raise ValueError("contrast_dropout: there is one source alone, which is always seen; set it to 0")
+        return self
 
     @model_validator(mode="after")
     def _positive(self) -> Prep:
@@ -133,6 +185,26 @@ def to_network(
     placed = resample(volume, network_grid(volume.grid, spacing_mm, axes))
     scaled = (placed.array.astype(np.float32) - low) * np.float32(2 / (high - low)) - 1
     return torch.from_numpy(np.ascontiguousarray(scaled.clip(-1, 1), dtype=np.float32))[None]
+
+
+def to_channels(volumes: Mapping[str, Volume], prep: Prep) -> Tensor:
+    """All sources of a case, which lie on one grid, as the network sees them; background where one is missing.
+
+    Returns:
+        (C, X, Y, Z) float32, a channel for each of `prep.sources`.
+
+    Raises:
+        InputError: if one is missing and may not be.
+    """
+    prep.refuse_missing(volumes, "the input")
+    grid = network_grid(next(iter(volumes.values())).grid, prep.spacing_mm, prep.axes)
+    channels = [
+        to_network(volumes[role], intensity, prep.spacing_mm, prep.axes)
+        if role in volumes
+        else torch.full((1, *grid.shape), BACKGROUND)
+        for role, intensity in prep.sources.items()
+    ]
+    return torch.cat(channels)
 
 
 def from_network(
@@ -212,6 +284,14 @@ def in_contract_unit(volume: Volume, intensity: Intensity) -> Volume:
         return volume
     scale = np.float32(MEDIAN_IS / _median(volume))
     return volume.with_array(volume.array.astype(np.float32) * scale, unit=NORMALISED_UNIT)
+
+
+def in_source_unit(volume: Volume, source: Volume, intensity: Intensity) -> Volume:
+    """An image in the unit of a contract in that of a source, as `in_contract_unit` undone for it."""
+    if intensity.range:
+        return volume
+    scale = np.float32(_median(source) / MEDIAN_IS)
+    return volume.with_array(volume.array.astype(np.float32) * scale, unit=source.unit)
 
 
 def clipped_share(volume: Volume, intensity: Intensity) -> float:

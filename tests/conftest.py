@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,12 @@ train: {steps: 10, batch: 2, lr: 0.001, ema: 0.9, validate_every: 5, checkpoint_
 def _one_thread() -> None:
     """Nets are tiny here: a second thread would only wait, and sums would hang on how many there are."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is written into the cache of who runs the tests, and nothing read from it; processes inherit this."""
+    os.environ["MEDGAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,30 @@ def test_workers_and_the_starting_step_change_nothing(pairs: list[Pair]) -> None
     parallel = [batch.a for batch in batches(patches, batch=2, start=0, stop=6, workers=2)]
     torch.testing.assert_close(late, whole[4:], rtol=0, atol=0)
     torch.testing.assert_close(parallel, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_time_that_batches_are_waited_for_is_told(
+    pairs: list[Pair], monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """What an item costs is waited for; what the caller does in between is not."""
+    real = Patches.__getitem__
+
+    def slow(self: Patches, index: int) -> dict[str, torch.Tensor]:
+        time.sleep(0.02)
+        return real(self, index)
+
+    monkeypatch.setattr(Patches, "__getitem__", slow)
+    stream = batches(Patches(pairs, (16, 16, 1), PLAIN, seed=1), batch=2, start=0, stop=5, workers=workers)
+    assert stream.waited_s == 0
+    seen, began = 0, time.perf_counter()
+    for _ in stream:
+        seen += 1
+        time.sleep(0.08)
+    assert seen == 5
+    assert time.perf_counter() - began - stream.waited_s > 5 * 0.08
+    if workers == 0:
+        assert stream.waited_s > 5 * 2 * 0.02
 
 
 def test_geometry_moves_source_and_target_alike(pairs: list[Pair]) -> None:

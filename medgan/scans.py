@@ -1,0 +1,268 @@
+"""Cases → what the network sees of them: tensors on its grid, and what translations are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from medgan.cache import Entry, Store, code_digest, digest, key_of, open_store
+from medgan.cases import Case
+from medgan.errors import GeometryError
+from medgan.formats import read
+from medgan.prep import (
+    Intensity,
+    Prep,
+    check,
+    foreground,
+    in_contract_unit,
+    network_grid,
+    resample,
+    to_channels,
+    to_network,
+)
+from medgan.progress import track
+from medgan.volume import Grid, Synthesis, Volume
+
+__all__ = ["Pair", "Scan", "read_pair", "read_pairs", "read_scan", "read_scans", "read_sources"]
+
+Judge = Callable[[Volume, Intensity, str], None]
+SAME_GRID_MM = 0.1
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One image, or several contrasts of one place, ready for the network.
+
+    Args:
+        name: of its case.
+        x: (C, X, Y, Z) in [-1, 1] on the network's grid, a channel a contrast.
+        body: (X, Y, Z) bool, where patches are centred.
+        source: the first contrast as read.
+        missing: channels of x that no image fills; they are background.
+    """
+
+    name: str
+    x: Tensor
+    body: npt.NDArray[np.bool_]
+    source: Volume
+    missing: tuple[int, ...] = field(default=(), kw_only=True)
+
+
+@dataclass(frozen=True)
+class Pair(Scan):
+    """The scan to translate from, and what should come out.
+
+    Args:
+        b: (1, X, Y, Z) in [-1, 1], the target on the network's grid.
+        target: the target in the unit of the run's output, on the grid of the source.
+        mask: (X, Y, Z) bool on that grid, where errors are counted.
+    """
+
+    b: Tensor
+    target: Volume
+    mask: npt.NDArray[np.bool_]
+
+
+def read_pairs(cases: Sequence[Case], prep: Prep, label: str) -> list[Pair]:
+    """Read and prepare the images of all cases, showing progress; what is in the cache is mapped from there."""
+    store = open_store()
+    pairs = [_kept_pair(store, case, prep) for case in track(cases, label)]
+    store.trim()
+    return pairs
+
+
+def read_scans(cases: Sequence[Case], role: str, prep: Prep, label: str) -> list[Scan]:
+    """Read and prepare the images that the cases have in one role, "a" or "b", likewise."""
+    store = open_store()
+    having = [case for case in cases if role in case.images]
+    scans = [_kept_scan(store, case, role, prep) for case in track(having, label)]
+    store.trim()
+    return scans
+
+
+def read_pair(case: Case, prep: Prep) -> Pair:
+    """Read one case's images and bring them to the network's grid and range.
+
+    Raises:
+        InputError: if an image is of another modality or unit than the run's, or cannot be read, or if a source is
+            missing and may not.
+        GeometryError: if its images are not on one grid (in whatever order of axes).
+    """
+    sources = read_sources(case.images, prep, case.name)
+    source = next(iter(sources.values()))
+    target = read(case.images["b"])
+    check(target, prep.b, f"{case.name}, b")
+    target = _on_grid(target, source.grid, f"{case.name}, b")
+    mask = _mask(case, source)
+    return Pair(
+        name=case.name,
+        x=to_channels(sources, prep),
+        body=_body(mask, source, prep),
+        source=source,
+        missing=tuple(channel for channel, role in enumerate(prep.sources) if role not in sources),
+        b=to_network(target, prep.b, prep.spacing_mm, prep.axes),
+        target=in_contract_unit(target, prep.b),
+        mask=mask,
+    )
+
+
+def read_scan(case: Case, role: str, prep: Prep) -> Scan:
+    """Read one image of a case and bring it to the network's grid and range.
+
+    Raises:
+        InputError: if it is of another modality or unit than the run's, or cannot be read.
+        GeometryError: if its mask is not on its grid (in whatever order of axes).
+    """
+    intensity, source = getattr(prep, role), read(case.images[role])
+    check(source, intensity, f"{case.name}, {role}")
+    mask = _mask(case, source) if _has_mask_of(case, role) else foreground(source.array)
+    x = to_network(source, intensity, prep.spacing_mm, prep.axes)
+    return Scan(case.name, x, _body(mask, source, prep), source)
+
+
+def read_sources(
+    images: Mapping[str, Path], prep: Prep, name: str, *, series: str | None = None, judge: Judge = check
+) -> dict[str, Volume]:
+    """Read all contrasts that there are of a case, by role, on the grid of the first.
+
+    Args:
+        images: path of the image in each role.
+        prep: the contract.
+        name: of the case, for messages, which name the files without one.
+        series: which one to read of the first image's folder.
+        judge: refuses an image that is not what its contract says.
+
+    Raises:
+        InputError: if one is of another modality or unit than the contract's, cannot be read, or is missing and may
+            not be.
+        GeometryError: if they are not on one grid (in whatever order of axes).
+    """
+    roles = [role for role in prep.sources if role in images]
+    prep.refuse_missing(roles, name or str(next(iter(images.values()), "the case")))
+    volumes: dict[str, Volume] = {}
+    for role in roles:
+        volume, what = read(images[role], series=None if volumes else series), f"{name}, {role}" if name else ""
+        judge(volume, prep.sources[role], what or str(images[role]))
+        first = volumes.get(roles[0], volume)
+        volumes[role] = _on_grid(volume, first.grid, what or str(images[role]), of=roles[0]) if volumes else volume
+    return volumes
+
+
+# --- kept for the next time -------------------------------------------------------------------------------------------
+
+
+def _kept_pair(store: Store, case: Case, prep: Prep) -> Pair:
+    roles = [role for role in (*prep.sources, "b", "mask") if role in case.images]
+    key = _key(case, roles, prep.model_dump(mode="json", exclude={"contrast_dropout"}))
+    entry = store.recall(key, lambda: _packed(read_pair(case, prep)))
+    return Pair(
+        **_unpacked(case, entry),
+        b=_by_case(entry.tensors["b"]),
+        target=_volume(entry, "target"),
+        mask=entry.tensors["mask"].numpy(),
+    )
+
+
+def _kept_scan(store: Store, case: Case, role: str, prep: Prep) -> Scan:
+    roles = [role, *(["mask"] if "mask" in case.images and _has_mask_of(case, role) else [])]
+    place = prep.model_dump(mode="json", include={"spacing_mm", "axes"})
+    key = _key(case, roles, {**place, "alone": getattr(prep, role).model_dump(mode="json")})
+    return Scan(**_unpacked(case, store.recall(key, lambda: _packed(read_scan(case, role, prep)))))
+
+
+def _key(case: Case, roles: Sequence[str], contract: dict[str, Any]) -> str:
+    images = [[role, digest(case.images[role])] for role in roles]
+    return key_of({"images": images, "contract": contract, "code": code_digest()})
+
+
+def _packed(scan: Scan) -> Entry:
+    """All but the name of the case and the headers, which name persons.
+
+    What patches are cut from lies slice by slice: an axial patch then is one piece of memory, or of the file.
+    """
+    tensors = {"x": _by_slice(scan.x), "body": _by_slice(torch.from_numpy(scan.body)), "source": _tensor(scan.source)}
+    facts: dict[str, Any] = {"missing": scan.missing, "source": _facts(scan.source)}
+    if isinstance(scan, Pair):
+        tensors |= {"b": _by_slice(scan.b), "mask": torch.from_numpy(scan.mask), "target": _tensor(scan.target)}
+        facts["target"] = _facts(scan.target)
+    return Entry(tensors, facts)
+
+
+def _unpacked(case: Case, entry: Entry) -> dict[str, Any]:
+    tensors, missing = entry.tensors, tuple(entry.facts["missing"])
+    source = _volume(entry, "source")
+    return {
+        "name": case.name,
+        "x": _by_case(tensors["x"]),
+        "body": _by_case(tensors["body"]).numpy(),
+        "source": source,
+        "missing": missing,
+    }
+
+
+def _by_slice(x: Tensor) -> Tensor:
+    """(…, X, Y, Z) to (…, Z, X, Y), in this order in memory."""
+    return x.movedim(-1, -3).contiguous()
+
+
+def _by_case(x: Tensor) -> Tensor:
+    """The way back, without touching memory."""
+    return x.movedim(-3, -1)
+
+
+def _tensor(volume: Volume) -> Tensor:
+    """The voxels in their own type, in one order: sums over them are the same from the cache and without it."""
+    array = volume.array
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+
+
+def _facts(volume: Volume) -> dict[str, Any]:
+    made = volume.synthetic and asdict(volume.synthetic)
+    return {
+        "affine": volume.grid.affine.tolist(), "unit": volume.unit, "modality": volume.modality, "synthetic": made,
+    }  # fmt: skip
+
+
+def _volume(entry: Entry, name: str) -> Volume:
+    array, facts = entry.tensors[name].numpy(), entry.facts[name]
+    grid = Grid((array.shape[0], array.shape[1], array.shape[2]), np.array(facts["affine"]))
+    made = facts["synthetic"] and Synthesis(**facts["synthetic"])
+    return Volume(array, grid, facts["unit"], facts["modality"], made)
+
+
+# --- one case ---------------------------------------------------------------------------------------------------------
+
+
+def _body(mask: npt.NDArray[np.bool_], source: Volume, prep: Prep) -> npt.NDArray[np.bool_]:
+    """The mask on the network's grid."""
+    volume = Volume(mask.astype(np.uint8), source.grid)
+    return np.asarray(resample(volume, network_grid(source.grid, prep.spacing_mm, prep.axes), order=0).array > 0)
+
+
+def _has_mask_of(case: Case, role: str) -> bool:
+    """A mask lies on the grid of a, or of b where there is no a."""
+    return role == "a" or "a" not in case.images
+
+
+def _mask(case: Case, source: Volume) -> npt.NDArray[np.bool_]:
+    if "mask" not in case.images:
+        return foreground(source.array)
+    return np.asarray(_on_grid(read(case.images["mask"]), source.grid, f"{case.name}, mask").array > 0)
+
+
+def _on_grid(volume: Volume, grid: Grid, name: str, *, of: str = "a") -> Volume:
+    turned = volume.reorient(grid.orientation)
+    if not turned.grid.same_as(grid, tolerance_mm=SAME_GRID_MM):
+        apart = f", up to {turned.grid.distance_mm(grid):.3g} mm apart" if turned.grid.shape == grid.shape else ""
+        raise GeometryError(
+            f"{name}: its grid ({volume.grid.describe()}) is not that of {of} ({grid.describe()}){apart}; "
+            "register and resample the images onto one grid first"
+        )
+    return replace(turned, grid=grid)
