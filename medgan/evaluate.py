@@ -8,6 +8,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,16 @@ import scipy
 
 from medgan import __version__
 from medgan.atomic import replacing
+from medgan.config import Config
+from medgan.data import flat_axis
+from medgan.diagram import draw_calibration
 from medgan.errors import GeometryError, InputError
 from medgan.formats import read
-from medgan.match import Trio, match
-from medgan.metrics import PRESETS, Preset
+from medgan.formats.png import write_png
+from medgan.match import Match, match
+from medgan.metrics import LEVELS, PRESETS, Calibration, Preset, calibration, slice_jump, slice_roughness
 from medgan.prep import NORMALISED_UNIT, Intensity, in_contract_unit
+from medgan.processes import all_of, is_first, share
 from medgan.progress import track
 from medgan.run import open_run
 from medgan.volume import Volume
@@ -32,8 +38,13 @@ Row = dict[str, Any]
 Range = tuple[float, float]
 
 UNKNOWN_UNIT = "a.u."
+STD = "standard deviation"
 SCORED, NO_PREDICTION, NO_REFERENCE = "scored", "no prediction", "no reference"
-_METRICS = tuple(dict.fromkeys(name for preset in PRESETS.values() for name in preset.metrics))
+_COVERAGE = tuple(f"coverage_{100 * level:.0f}" for level in LEVELS)
+_CALIBRATION = (*_COVERAGE, "miscalibration", "ence", "spearman", "sigma_scale", "mean_sigma", "zero_sigma_share")
+_SLICES = {"slice_roughness": slice_roughness, "slice_jump": slice_jump}
+_METRICS = (*dict.fromkeys(name for preset in PRESETS.values() for name in preset.metrics), *_SLICES, *_CALIBRATION)
+_AXES = {"x": 0, "y": 1, "z": 2}  # left-right, back-front, bottom-top
 _NUM_RESAMPLES, _SEED = 2000, 0
 
 
@@ -47,6 +58,7 @@ def evaluate(
     value_range: Range | None = None,
     run: Path | str | None = None,
     split: str | None = None,
+    std: Path | str | None = None,
 ) -> list[Row]:
     """Score predicted volumes against their references, one row a case.
 
@@ -56,9 +68,13 @@ def evaluate(
     names are. Volumes are compared on one grid: array axes may run differently, but nothing is resampled.
 
     A row has `case`, `status` (`scored`, `no prediction`, `no reference`), `preset`, `range` [low, high], the preset's
-    metrics (`mae`, `psnr`, and `ssim` or `ms_ssim`; None where a number is missing, undefined or infinite), `dtype`
-    (of prediction/reference as read), `unit`, `num_voxels` scored, `mask` (whether one was used) and `note`, which
-    says why a number is missing.
+    metrics (`mae`, `psnr`, and `ssim` or `ms_ssim`; None where a number is missing, undefined or infinite),
+    `slice_roughness`, `slice_jump`, `dtype` (of prediction/reference as read), `unit`, `num_voxels` scored, `mask`
+    (whether one was used) and `note`, which says why a number is missing.
+
+    Where predictions have standard deviations (σ), rows also have `coverage_50` to `coverage_95`, `miscalibration`,
+    `ence`, `spearman`, `sigma_scale`, `mean_sigma`, `zero_sigma_share` and `error_by_sigma` (bins of `sigma`, `rmse`,
+    `count`), and `out` gets a reliability diagram, `calibration.png`.
 
     Args:
         pred: predictions.
@@ -69,25 +85,32 @@ def evaluate(
         value_range: lowest and highest value in place of the preset's, for images that are not in HU.
         run: the run that made the predictions; references are brought to the unit of its output (MR is scaled by the
             median of each image's own foreground), and where that is not HU its range takes the preset's place.
+            Consistency of slices is measured across those that it translates; bottom to top without it.
         split: which cases of a table; all if not given.
+        std: standard deviations of the predictions by case; if not given, `CASE_std` beside each prediction, as
+            `translate` writes it.
 
     Raises:
         RunError: if the run cannot be used.
-        InputError: if a path or the preset cannot be used, no case matches, a mask is missing or empty, or the units
-            of a pair contradict each other.
+        InputError: if a path or the preset cannot be used, no case matches, a mask is missing or empty, the units
+            of a pair contradict each other, or a standard deviation is none.
         GeometryError: if the volumes of a case do not lie on one grid.
         OutputError: if `out` cannot be written.
     """
     chosen = _preset(preset)
-    trios = match(Path(pred), Path(ref), None if mask is None else Path(mask), split)
-    target = None if run is None else open_run(Path(run)).config.prep.b
+    matches = match(
+        Path(pred), Path(ref), None if mask is None else Path(mask), split, None if std is None else Path(std)
+    )
+    config = None if run is None else open_run(Path(run)).config
+    target, across = config.prep.b if config else None, _across(config)
     if target and target.unit != "HU":
         value_range = value_range or target.output_range
-    rows = [_row(trio, chosen, value_range, target) for trio in track(trios, "evaluate")]
-    if out is not None:
-        settings = {"pred": str(pred), "ref": str(ref), "mask": None if mask is None else str(mask)}
-        settings["run"] = None if run is None else str(run)
-        _write(Path(out), rows, trios, {**settings, "preset": preset, "value_range": value_range})
+    own = [_row(found, chosen, value_range, target, across) for found in track(share(matches), "evaluate")]
+    rows = _alike(all_of(own))
+    if out is not None and is_first():
+        named = {"pred": pred, "ref": ref, "mask": mask, "run": run, "std": std}
+        settings = {name: None if path is None else str(path) for name, path in named.items()}
+        _write(Path(out), rows, matches, {**settings, "preset": preset, "value_range": value_range, "across": across})
     return rows
 
 
@@ -99,6 +122,8 @@ def score(
     case: str = "",
     preset: str = "synthrad2023",
     value_range: Range | None = None,
+    std: Volume | None = None,
+    across: str = "z",
 ) -> Row:
     """The row of one pair that is in memory; see `evaluate`.
 
@@ -109,9 +134,11 @@ def score(
         case: name written into the row and into errors.
         preset: `synthrad2023` or `synthrad2025`.
         value_range: lowest and highest value in place of the preset's.
+        std: standard deviation of each voxel of `pred`.
+        across: slices are compared along this axis of the patient: `x` left-right, `y` back-front, `z` bottom-top.
 
     Raises:
-        InputError: if the preset is unknown, the mask is empty or the units contradict each other.
+        InputError: if the preset is unknown, the mask is empty, the units contradict each other or `std` is none.
         GeometryError: if the volumes do not lie on one grid.
 
     Example:
@@ -121,20 +148,25 @@ def score(
         4.0
     """
     chosen = _preset(preset)
+    _refuse_map(pred, case)
     unit = _common_unit(pred, ref, case)
     p, r = _on_one_grid(pred, ref, "prediction", case)
     m = None if mask is None else _on_one_grid(mask, ref, "mask", case)[0].array != 0
     if m is not None and not m.any():
         raise InputError(f"case {case!r}: the mask is empty; it has to mark the voxels to score")
-    numbers = chosen.score(p.array, r.array, m, value_range)
+    numbers = dict(chosen.score(p.array, r.array, m, value_range))
+    numbers |= {name: metric(p.array, r.array, m, _AXES[across]) for name, metric in _SLICES.items()}
+    found = None if std is None else calibration(p.array, r.array, _sigma(std, pred, ref, case), m)
+    told = _calibrated(found) if found else {}
     return {
         **_blank(case, SCORED, chosen, value_range),
-        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+        **{name: value if math.isfinite(value) else None for name, value in {**numbers, **told}.items()},
+        **({"error_by_sigma": [asdict(one) for one in found.bins]} if found else {}),
         "dtype": f"{pred.array.dtype}/{ref.array.dtype}",
         "unit": unit,
         "num_voxels": r.array.size if m is None else int(m.sum()),
         "mask": mask is not None,
-        "note": "; ".join(_notes(numbers, pred.unit, ref.unit, unit, value_range)),
+        "note": "; ".join(_notes({**numbers, **told}, pred.unit, ref.unit, unit, value_range)),
     }
 
 
@@ -164,18 +196,59 @@ def _preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def _row(trio: Trio, preset: Preset, value_range: Range | None, target: Intensity | None) -> Row:
-    if trio.pred is None:
-        return _blank(trio.case, NO_PREDICTION, preset, value_range)
-    if trio.ref is None:
-        return _blank(trio.case, NO_REFERENCE, preset, value_range)
-    pred, ref, mask = _load(trio.pred, trio.ref, trio.mask)
+def _across(config: Config | None) -> str:
+    """The axis of the patient along which a run cuts slices; from bottom to top where it cuts none."""
+    flat = flat_axis(config.patch) if config else None
+    side = config.prep.axes[flat] if config and flat is not None else "S"
+    return next(axis for axis, sides in {"x": "LR", "y": "PA", "z": "IS"}.items() if side in sides)
+
+
+def _row(found: Match, preset: Preset, value_range: Range | None, target: Intensity | None, across: str) -> Row:
+    if found.pred is None:
+        return _blank(found.case, NO_PREDICTION, preset, value_range)
+    if found.ref is None:
+        return _blank(found.case, NO_REFERENCE, preset, value_range)
+    pred, ref = read(found.pred), read(found.ref)
+    mask, std = (None if path is None else read(path) for path in (found.mask, found.std))
     ref = in_contract_unit(ref, target) if target else ref
-    return score(pred, ref, mask, case=trio.case, preset=preset.name, value_range=value_range)
+    return score(pred, ref, mask, case=found.case, preset=preset.name, value_range=value_range, std=std, across=across)
 
 
-def _load(pred: Path, ref: Path, mask: Path | None) -> tuple[Volume, Volume, Volume | None]:
-    return read(pred), read(ref), None if mask is None else read(mask)
+def _alike(rows: list[Row]) -> list[Row]:
+    """All rows with the columns that any of them has."""
+    names = dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row)
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+def _sigma(std: Volume, pred: Volume, ref: Volume, case: str) -> npt.NDArray[Any]:
+    """Standard deviations on the reference's grid, proved to be some, in the unit of the prediction."""
+    quantity = std.synthetic.quantity if std.synthetic else STD
+    if quantity != STD:
+        raise InputError(
+            f"case {case!r}: its standard deviation is {quantity or 'an image'}; name what translate wrote"
+        )
+    if not {std.unit, pred.unit} <= {UNKNOWN_UNIT, pred.unit}:
+        raise InputError(f"case {case!r}: the prediction is in {pred.unit}, its standard deviation in {std.unit}")
+    sigma = _on_one_grid(std, ref, "standard deviation", case)[0].array
+    if sigma.min() < 0:
+        raise InputError(f"case {case!r}: its standard deviation is negative somewhere, which none can be")
+    return sigma
+
+
+def _calibrated(found: Calibration) -> dict[str, float]:
+    return dict(zip(_COVERAGE, found.coverage, strict=True)) | {
+        "miscalibration": found.miscalibration,
+        "ence": found.ence,
+        "spearman": found.spearman,
+        "sigma_scale": found.scale,
+        "mean_sigma": found.mean_sigma,
+        "zero_sigma_share": found.zero_share,
+    }
+
+
+def _refuse_map(pred: Volume, case: str) -> None:
+    if pred.synthetic and pred.synthetic.quantity:
+        raise InputError(f"case {case!r}: the prediction is the {pred.synthetic.quantity} of an image; name the image")
 
 
 def _blank(case: str, status: str, preset: Preset, value_range: Range | None) -> Row:
@@ -184,7 +257,7 @@ def _blank(case: str, status: str, preset: Preset, value_range: Range | None) ->
         "status": status,
         "preset": preset.name,
         "range": [float(value) for value in value_range or preset.value_range],
-        **dict.fromkeys(preset.metrics),
+        **dict.fromkeys((*preset.metrics, *_SLICES)),
         "dtype": "",
         "unit": "",
         "num_voxels": 0,
@@ -194,7 +267,7 @@ def _blank(case: str, status: str, preset: Preset, value_range: Range | None) ->
 
 
 def _notes(numbers: Mapping[str, float], pred: str, ref: str, unit: str, value_range: Range | None) -> list[str]:
-    notes = [f"{name} is {_why(value)}" for name, value in numbers.items() if not math.isfinite(value)]
+    notes = [f"{name} is {_why(name, value)}" for name, value in numbers.items() if not math.isfinite(value)]
     if pred != ref:
         notes.append(f"the {'prediction' if pred == UNKNOWN_UNIT else 'reference'} states no unit, taken as {unit}")
     if value_range is not None:
@@ -204,7 +277,11 @@ def _notes(numbers: Mapping[str, float], pred: str, ref: str, unit: str, value_r
     return notes
 
 
-def _why(value: float) -> str:
+def _why(name: str, value: float) -> str:
+    if name in _SLICES:
+        return "undefined: there are no neighbours to compare, or an image does not change"
+    if name in _CALIBRATION:
+        return "undefined: the errors or the standard deviation are the same everywhere"
     if math.isinf(value):
         return "infinite: no error is left in the range"
     return "undefined: no scored voxel is far enough inside the volume at every scale, or a voxel is not finite"
@@ -255,19 +332,22 @@ def _ci95_of_mean(numbers: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _write(out: Path, rows: list[Row], trios: list[Trio], settings: dict[str, Any]) -> None:
+def _write(out: Path, rows: list[Row], matches: list[Match], settings: dict[str, Any]) -> None:
     record = {
         "summary": summarise(rows),
         "counts": {status: sum(row["status"] == status for row in rows) for status in _statuses()},
         "rows": rows,
         "settings": settings,
         "versions": _versions(),
-        "sha256": {trio.case: _hashes(trio) for trio in trios},
+        "sha256": {found.case: _hashes(found) for found in matches},
     }
+    if any(row.get("error_by_sigma") for row in rows):
+        write_png(draw_calibration(rows), out / "calibration.png")
     with replacing(out / "metrics.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     with replacing(out / "metrics.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
+        columns = [name for name in rows[0] if name != "error_by_sigma"]  # a list of bins is no cell
+        table = csv.DictWriter(file, fieldnames=columns, extrasaction="ignore")
         table.writeheader()
         table.writerows({**row, "range": "{:g}..{:g}".format(*row["range"])} for row in rows)
 
@@ -285,8 +365,8 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _hashes(trio: Trio) -> dict[str, str]:
-    paths = {"pred": trio.pred, "ref": trio.ref, "mask": trio.mask}
+def _hashes(found: Match) -> dict[str, str]:
+    paths = {"pred": found.pred, "ref": found.ref, "mask": found.mask, "std": found.std}
     return {role: _sha256(path) for role, path in paths.items() if path is not None}
 
 

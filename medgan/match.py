@@ -1,4 +1,4 @@
-"""Predictions, references and masks of the same case, found in folders, files and tables."""
+"""Predictions, references, masks and σ maps of the same case, found in folders, files and tables."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from pathlib import Path
 from medgan.cases import read_cases
 from medgan.errors import InputError
 
-__all__ = ["Trio", "match"]
+__all__ = ["MAPS", "Match", "map_path", "match"]
 
+MAPS = ("std", "cycle")
 _NIFTI = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
-class Trio:
+class Match:
     """Where the volumes of one case are; None for what is missing."""
 
     case: str
     pred: Path | None
     ref: Path | None
     mask: Path | None
+    std: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,21 @@ class _Found:
     cases: dict[str, Path]
 
 
-def match(pred: Path, ref: Path, mask: Path | None = None, split: str | None = None) -> list[Trio]:
+def map_path(image: Path, kind: str) -> Path:
+    """Where the map of a kind (`std`, `cycle`) lies that belongs to an image: beside it.
+
+    Example:
+        >>> map_path(Path("out/p1.nii.gz"), "std").as_posix(), map_path(Path("ct"), "std").as_posix()
+        ('out/p1_std.nii.gz', 'ct_std')
+    """
+    image = image if image.name.strip(".") else image.resolve()  # `.` and `..` have no name of their own
+    stem = _case_of(image)
+    return image.with_name(f"{stem}_{kind}{image.name[len(stem) :]}")
+
+
+def match(
+    pred: Path, ref: Path, mask: Path | None = None, split: str | None = None, std: Path | None = None
+) -> list[Match]:
     """Volumes by case: a case without a prediction or a reference is there, with None in its place.
 
     Args:
@@ -40,11 +56,13 @@ def match(pred: Path, ref: Path, mask: Path | None = None, split: str | None = N
         ref: likewise, or a table of cases, whose role `b` is the reference and whose masks count.
         mask: likewise, for all cases if it is one volume; a table's masks if not given.
         split: which cases of a table; all if not given.
+        std: standard deviations of the predictions, likewise; what lies beside them as `map_path` tells if not given.
 
     Raises:
-        InputError: if a path cannot be used, no case matches, or a case has no mask while others have one.
+        InputError: if a path cannot be used, no case matches, or a case has no mask while others have one, or none of
+            the standard deviations that were named.
     """
-    return _matched(pred, *_references(ref, mask, split))
+    return _matched(pred, *_references(ref, mask, split), None if std is None else _find(std))
 
 
 def _references(ref: Path, mask: Path | None, split: str | None) -> tuple[_Found, _Found | None]:
@@ -59,17 +77,37 @@ def _references(ref: Path, mask: Path | None, split: str | None) -> tuple[_Found
     return _Found(ref, {case.name: case.images["b"] for case in cases}), of_table if mask is None else _find(mask)
 
 
-def _matched(pred: Path, refs: _Found, masks: _Found | None) -> list[Trio]:
-    preds = _find_cases(pred)
+def _matched(pred: Path, refs: _Found, masks: _Found | None, stds: _Found | None) -> list[Match]:
+    preds = _without_maps(_find_cases(pred), refs.cases)
     if _is_single(pred, preds) and _is_single(refs.path, refs.cases):
         preds = dict.fromkeys(refs.cases, next(iter(preds.values())))
     both = [case for case in refs.cases if case in preds]
     if not both:
         seen = f"{pred} has {_some(preds)}, {refs.path} has {_some(refs.cases)}"
         raise InputError(f"no case is in both: {seen}; name them alike")
-    inside = _masks(masks, both)
+    inside, spread = _masks(masks, both), _stds(stds, {case: preds[case] for case in both})
     cases = sorted({**refs.cases, **preds})
-    return [Trio(case, preds.get(case), refs.cases.get(case), inside.get(case)) for case in cases]
+    return [Match(case, preds.get(case), refs.cases.get(case), inside.get(case), spread.get(case)) for case in cases]
+
+
+def _without_maps(preds: dict[str, Path], refs: Mapping[str, Path]) -> dict[str, Path]:
+    """Predictions without the maps that lie beside them, unless there is such a case."""
+    maps = {f"{case}_{kind}" for case in preds for kind in MAPS} - refs.keys()
+    return {case: path for case, path in preds.items() if case not in maps}
+
+
+def _stds(found: _Found | None, preds: Mapping[str, Path]) -> dict[str, Path]:
+    """Standard deviations by case."""
+    if found is None:
+        beside = {case: map_path(path, "std") for case, path in preds.items()}
+        return {case: path for case, path in beside.items() if path.exists()}
+    if _is_single(found.path, found.cases) and len(preds) == 1:
+        return dict.fromkeys(preds, next(iter(found.cases.values())))
+    named = {case: found.cases.get(f"{case}_std", found.cases.get(case)) for case in preds}
+    missing = [case for case, path in named.items() if path is None]
+    if missing:
+        raise InputError(f"{found.path}: no standard deviation for {_some(missing)}; every prediction needs one")
+    return {case: path for case, path in named.items() if path is not None}
 
 
 def _masks(found: _Found | None, cases: list[str]) -> dict[str, Path]:
@@ -112,6 +150,8 @@ def _case_of(path: Path) -> str:
 
 def _volume_of(home: Path) -> Path:
     images = [home] if home.is_file() else sorted(p for p in home.iterdir() if p.name.lower().endswith(_NIFTI))
+    maps = {map_path(image, kind) for image in images for kind in MAPS}
+    images = [image for image in images if image not in maps]
     if len(images) > 1:
         names = _some([image.name for image in images])
         raise InputError(

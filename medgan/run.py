@@ -19,7 +19,7 @@ import pickle
 import platform
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,15 +86,23 @@ class Run:
         except (OSError, ValueError, safetensors.SafetensorError) as error:
             raise RunError(f"{self.weights_path}: is damaged ({error}); train again or copy it anew") from None
 
-    def synthesis(self, to: str = "b") -> Synthesis:
-        """The mark that every image of the domain `to` made by this run carries."""
+    def synthesis(self, to: str = "b", *, seen: Collection[str] = ()) -> Synthesis:
+        """The mark that every image of the domain `to` made by this run carries.
+
+        Args:
+            to: the domain.
+            seen: roles of the contrasts that it is made from, if the run knows several.
+        """
         prep = self.config.prep.towards(to)
         a, b = prep.a.modality, prep.b.modality
+        seen_then_missing = f" from {', '.join(seen)}" if seen and prep.contrasts else ""
+        if seen and (without := [role for role in prep.sources if role not in seen]):
+            seen_then_missing += f" without {', '.join(without)}"
         return Synthesis(
             model=self.config.model.name,
             weights_sha256=self.weights_sha256,
             version=medgan.__version__,
-            description=f"{a} to {b} by {self.config.model.name}, not for diagnostic use",
+            description=f"{a} to {b} by {self.config.model.name}{seen_then_missing}, not for diagnostic use",
         )
 
     def translator(self) -> Translator:

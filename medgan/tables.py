@@ -8,12 +8,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medgan.cache import Cached
     from medgan.cases import Case
     from medgan.inspect import Finding
     from medgan.run import Run
     from medgan.translate import Translated
 
 __all__ = [
+    "cached_line",
     "columns",
     "findings_table",
     "imported_line",
@@ -24,6 +26,7 @@ __all__ = [
 ]
 
 Rows = Sequence[Mapping[str, Any]]
+_SHOWN = ("mae", "psnr", "ssim", "ms_ssim", "slice_roughness", "slice_jump")
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -70,13 +73,26 @@ def _oddities(finding: Finding) -> list[str]:
 
 def metrics_table(rows: Rows) -> str:
     """A line for each case and one for the mean, and the preset and range that hold for them."""
-    metrics = [name for name in ("mae", "psnr", "ssim", "ms_ssim") if any(name in row for row in rows)]
+    metrics = [name for name in _SHOWN if any(name in row for row in rows)]
     body = [[row["case"], *(_number(row.get(name)) for name in metrics), row.get("note") or ""] for row in rows]
     mean = ["mean", *(_number(_mean([row.get(name) for row in rows])) for name in metrics), ""]
     units = {str(row["unit"]) for row in rows if row.get("unit")}
     low, high = rows[0]["range"]
     foot = f"{rows[0]['preset']}, range {low:g} … {high:g}, MAE in {', '.join(sorted(units)) or '-'}, PSNR in dB"
-    return columns([["case", *metrics, ""], *body, mean]) + "\n" + foot
+    return columns([["case", *metrics, ""], *body, mean]) + "\n" + foot + _calibration(rows)
+
+
+def _calibration(rows: Rows) -> str:
+    """How right the standard deviations are, where there are some."""
+    told = [row for row in rows if row.get("error_by_sigma")]
+    if not told:
+        return ""
+    covered = [name for name in told[0] if name.startswith("coverage_")]
+    names = [*covered, "miscalibration", "ence", "spearman", "sigma_scale"]
+    heads = [f"±{name.removeprefix('coverage_')} %" for name in covered] + names[len(covered) :]
+    body = [[row["case"], *(_number(row[name]) for name in names)] for row in told]
+    mean = ["mean", *(_number(_mean([row[name] for row in told])) for name in names)]
+    return "\n\nσ: share of voxels inside, and how far off\n" + columns([["case", *heads], *body, mean])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -97,7 +113,10 @@ def split_line(cases: Sequence[Case]) -> str:
 
 def translated_json(done: Sequence[Translated]) -> list[dict[str, Any]]:
     """What became of each volume, as plain values."""
-    return [{**asdict(one), "path": str(one.path)} for one in done]
+    return [
+        {**asdict(one), "path": str(one.path), "maps": {kind: str(path) for kind, path in one.maps.items()}}
+        for one in done
+    ]
 
 
 def translated_lines(done: Sequence[Translated]) -> str:
@@ -106,10 +125,29 @@ def translated_lines(done: Sequence[Translated]) -> str:
 
 
 def _translated(one: Translated) -> str:
+    seen = f" from {', '.join(one.contrasts)}" if one.contrasts + one.missing != ("a",) else ""
+    seen += f" without {', '.join(one.missing)}" if one.missing else ""
     return (
-        f"{one.path}: {one.low:g} … {one.high:g} {one.unit}; {one.clipped_share:.2%} of the source's foreground was "
-        f"beyond the window of the run, {one.saturated_share:.2%} of the output is at its upper end"
+        f"{one.path}{seen}: {one.low:g} … {one.high:g} {one.unit}; {one.clipped_share:.2%} of the source's foreground "
+        f"was beyond the window of the run, {one.saturated_share:.2%} of the output is at its upper end{_maps(one)}"
     )
+
+
+def _maps(one: Translated) -> str:
+    """The maps beside an image, and its mean standard deviation."""
+    spread = (
+        "" if one.mean_std is None else f"; standard deviation {_number(one.mean_std)} {one.unit} in the foreground"
+    )
+    return f"{spread}; beside it {', '.join(path.name for path in one.maps.values())}" if one.maps else ""
+
+
+def cached_line(found: Cached) -> str:
+    """Where prepared volumes are kept, and how much there is."""
+    if found.folder is None:
+        return "no cache: MEDGAN_CACHE=off, or there is no home folder; name one by MEDGAN_CACHE=FOLDER"
+    kept = f"{found.folder}: {found.entries} prepared cases, {found.size_bytes / 2**30:.2f} GiB"
+    removed = f"; {found.removed} were deleted" if found.removed else ""
+    return f"{kept} of at most {found.limit_bytes / 2**30:g}{removed}"
 
 
 def imported_line(run: Run) -> str:

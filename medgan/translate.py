@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from medgan.atomic import replacing
 from medgan.cases import Case, read_cases
 from medgan.device import pick_device
-from medgan.errors import CasesError, InputError, OutputError, RunError
-from medgan.formats import read, write
+from medgan.ensemble import Ensemble, Member
+from medgan.errors import CasesError, InputError, OutputError
 from medgan.formats.nifti import Space
+from medgan.ledger import claim, discard, output_path, refuse_taken, write_all
+from medgan.match import map_path
 from medgan.models.base import Translator
-from medgan.prep import Prep, check, clipped_share, from_network, to_network
+from medgan.prep import (
+    Intensity,
+    Prep,
+    check,
+    clipped_share,
+    foreground,
+)
+from medgan.processes import gathered, place, share
 from medgan.progress import say, track
 from medgan.run import Run, open_run
-from medgan.sliding import predict
+from medgan.scans import read_sources
+from medgan.uncertainty import Sampling
 from medgan.volume import Volume
 
 __all__ = ["Translated", "output_path", "translate", "translate_volume"]
-
-LEDGER = "translation.json"
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,14 @@ class Translated:
         path: the synthetic image.
         unit: of its values.
         low, high: the range that the run can express, in `unit`.
-        clipped_share: share (0..1) of the source's foreground voxels beyond the window that the network sees.
+        clipped_share: share (0..1) of the source's foreground voxels beyond the window that the network sees; the
+            largest, where there are several contrasts.
         saturated_share: share (0..1) of the output voxels at the upper end of the run's range.
+        contrasts: roles of the sources that it was made from.
+        missing: roles of the sources that the run knows and the case lacked.
+        mean_std: mean standard deviation in the source's foreground, in `unit`; None where there was one translation.
+        maps: the maps beside the image, by kind: `std`, the standard deviation, and `cycle`, the residual of the way
+            back.
     """
 
     case: str
@@ -48,6 +59,10 @@ class Translated:
     high: float
     clipped_share: float
     saturated_share: float
+    contrasts: tuple[str, ...] = ("a",)
+    missing: tuple[str, ...] = ()
+    mean_std: float | None = None
+    maps: Mapping[str, Path] = field(default_factory=dict)
 
 
 def translate(
@@ -56,14 +71,25 @@ def translate(
     out: Path | str,
     *,
     to: str = "b",
+    contrasts: Mapping[str, Path | str] | None = None,
     series: str | None = None,
     split: str | None = None,
     device: str = "auto",
     batch: int = 8,
     overlap: float | None = None,
     trust: bool = False,
+    samples: int | None = None,
+    vary: str | None = None,
+    seed: int | None = None,
+    with_runs: Sequence[Path | Run] = (),
+    triplanar: bool = False,
+    cycle: bool = False,
 ) -> list[Translated]:
     """Translate one volume (a DICOM series or a NIfTI file) or every case of a table.
+
+    Where a source is translated several times, by `samples`, `with_runs` or `triplanar`, the image is the mean, and the
+    voxel-wise standard deviation in its unit lies beside it: `x_std.nii.gz` beside `x.nii.gz`, a series `x_std` beside
+    a series `x`.
 
     Args:
         run: a run folder.
@@ -72,33 +98,44 @@ def translate(
         out: for one volume a `.nii` or `.nii.gz` file, or a new folder for a DICOM series on the slices of the source;
             for a table a folder, which gets one file or series of the source's kind a case.
         to: the domain to translate to: "b", or "a" by a model that learns both ways.
+        contrasts: the further images of one volume that the run was trained on, by role; they lie on its grid.
         series: which one, where the folder holds several.
         split: which cases of a table; all if not given.
         device: `auto`, `cpu` or `cuda`.
         batch: windows that go through the network together.
         overlap: share of a window that its neighbour covers again; the run's own if not given.
         trust: take the input for what the run expects although its modality or unit says otherwise.
+        samples: translations by each run, 2 or more; one, with dropout at rest, if not given.
+        vary: what differs between samples: `dropout` (if not given) or `flips`.
+        seed: of the dropout; 0 if not given.
+        with_runs: further runs with the same contract, whose translations are joined with those of `run`.
+        triplanar: by a run of slices, translate along all three axes.
+        cycle: also write what is left of the source after the way there and back, less the source as the network saw
+            it, in its unit: `x_cycle.nii.gz`. By `run` alone, with dropout at rest.
 
     Raises:
-        RunError: if the run cannot be used, or not in this direction.
+        RunError: if the run cannot be used, or not in this direction, not so, or not with those others.
         InputError: if the input cannot be read, or is of another modality or unit than the run was trained on.
         OutputError: if `out` cannot be written.
     """
-    run = run if isinstance(run, Run) else open_run(Path(run))
+    sampling = Sampling.of(samples, vary, seed, triplanar=triplanar)
     source, out, place = Path(source), Path(out), pick_device(device)
     is_table = source.suffix.lower() == ".csv"
-    _refuse_idle(is_table, series, split)
-    overlap = run.config.overlap if overlap is None else overlap
-    how = _How(run, _translator(run, to).to(place), to, place, batch, overlap, trust)
+    _refuse_idle(is_table, series, split, contrasts)
+    runs = [one if isinstance(one, Run) else open_run(Path(one)) for one in (run, *with_runs)]
+    members = [Member.of(one, to=to, device=place, batch=batch, overlap=overlap) for one in runs]
+    how = _How(Ensemble(tuple(members), sampling, cycle), trust)
     if is_table:
         return _translate_table(how, source, out, split)
-    return [_translate_one(how, _Job(source.name.split(".")[0], source, out, series))]
+    images = {"a": source} | {role: Path(path) for role, path in (contrasts or {}).items()}
+    return [_translate_one(how, _Job(source.name.split(".")[0], images, out, series))]
 
 
 def translate_volume(
     run: Run,
     volume: Volume,
     *,
+    contrasts: Mapping[str, Volume] | None = None,
     game: Translator | None = None,
     to: str = "b",
     device: torch.device | str = "cpu",
@@ -110,7 +147,8 @@ def translate_volume(
 
     Args:
         run: whose weights, contract and mark are used.
-        volume: the source.
+        volume: the source, whose grid and header are kept.
+        contrasts: all sources by role, if the run has several; they lie on the grid of `volume`, which is one of them.
         game: the run's translator, if it is loaded already.
         to: the domain to translate to: "b", or "a" by a model that learns both ways.
         device: where the network runs.
@@ -118,56 +156,47 @@ def translate_volume(
         overlap: share of a window that its neighbour covers again.
         label: shown beside the progress; nothing is shown without one.
     """
-    config, device = run.config, torch.device(device)
-    prep, game = config.prep.towards(to), game or _translator(run, to).to(device)
-    x = to_network(volume, prep.a, prep.spacing_mm, prep.axes)
-    y = predict(
-        partial(game.translate, to=to),
-        x,
-        patch=config.patch,
-        neighbours=config.neighbours,
-        overlap=overlap,
-        batch=batch,
-        device=device,
-        precision=config.train.precision,
-        label=label,
-    )
-    return from_network(y, volume, prep.b, prep.spacing_mm, prep.axes).marked(run.synthesis(to))
-
-
-def _translator(run: Run, to: str) -> Translator:
-    game = run.translator()
-    if to not in game.generators:
-        made = " and ".join(game.generators)
-        raise RunError(f"{run.path}: its model, {run.config.model.name}, translates to {made} alone; seen to={to!r}")
-    return game
+    member = Member.of(run, to=to, device=torch.device(device), batch=batch, overlap=overlap, game=game)
+    sources = contrasts or {"a": volume}
+    made = member.answer(member.seen(sources), label=label)
+    return member.told(made, volume).marked(run.synthesis(to, seen=sources))
 
 
 @dataclass(frozen=True)
 class _How:
-    run: Run
-    game: Translator
-    to: str
-    device: torch.device
-    batch: int
-    overlap: float
+    ensemble: Ensemble
     trust: bool
 
     @property
+    def first(self) -> Member:
+        return self.ensemble.first
+
+    @property
     def prep(self) -> Prep:
-        return self.run.config.prep.towards(self.to)
+        return self.first.prep
 
 
 @dataclass(frozen=True)
 class _Job:
     case: str
-    source: Path
+    images: Mapping[str, Path]
     out: Path
     series: str | None = None
+    claimed: bool = False  # maps that lie there are of an image that was never finished
+
+    @property
+    def source(self) -> Path:
+        return next(iter(self.images.values()))
 
 
-def _refuse_idle(is_table: bool, series: str | None, split: str | None) -> None:
-    """An option that would have no effect."""
+def _refuse_idle(is_table: bool, series: str | None, split: str | None, contrasts: Collection[str] | None) -> None:
+    """An option or a process that would have no effect."""
+    if not is_table and place().count > 1:
+        raise InputError(
+            f"one volume cannot be shared by {place().count} processes; name a table, or start one process"
+        )
+    if is_table and contrasts:
+        raise InputError(f"contrasts: {', '.join(contrasts)} go with one volume; a table has a column for each")
     if is_table and series is not None:
         raise InputError(f"series: {series!r} names a series of a folder; a table already names its images")
     if not is_table and split is not None:
@@ -175,95 +204,110 @@ def _refuse_idle(is_table: bool, series: str | None, split: str | None) -> None:
 
 
 def _translate_one(how: _How, job: _Job) -> Translated:
-    if job.out.is_file() or (job.out.is_dir() and any(job.out.iterdir())):
-        raise OutputError(f"{job.out}: exists already; choose another name or remove it")
-    volume = read(job.source, series=job.series)
-    if not how.trust:
-        _check(volume, how.prep, job.source)
+    places = [map_path(job.out, kind) for kind in how.ensemble.kinds]
+    for path in places if job.claimed else ():
+        discard(path)
+    refuse_taken([job.out, *places])
+    volumes = _read(how, job)
+    volume = next(iter(volumes.values()))
     if isinstance(volume.header, Space) and not job.out.name.endswith((".nii", ".nii.gz")):
         raise OutputError(f"{job.out}: the source is no DICOM series, so the output is a file: name it .nii.gz")
-    synthetic = _synthetic(how, job, volume)
-    write(synthetic, job.out)
-    return _told(how.prep, job, volume, synthetic)
+    synthetic, maps = _made(how, job, volumes)
+    paths = write_all(synthetic, job.out, maps)
+    told = _told(how.prep, job, volumes, synthetic)
+    mean_std = float(maps["std"].array[foreground(volume.array)].mean()) if "std" in maps else None
+    return replace(told, mean_std=mean_std, maps=paths)
 
 
-def _synthetic(how: _How, job: _Job, volume: Volume) -> Volume:
+def _made(how: _How, job: _Job, volumes: Mapping[str, Volume]) -> tuple[Volume, dict[str, Volume]]:
+    """The synthetic image, and the maps that belong to it."""
     try:
-        return translate_volume(
-            how.run,
-            volume,
-            game=how.game,
-            to=how.to,
-            device=how.device,
-            batch=how.batch,
-            overlap=how.overlap,
-            label=f"Translating {job.case}",
-        )
+        return how.ensemble.translate(volumes, f"Translating {job.case}")
     except InputError as error:
         raise InputError(f"{job.source}: {error}") from None
     except (torch.OutOfMemoryError, MemoryError) as error:
+        device, batch = how.first.device, how.first.batch
         raise InputError(
-            f"{job.source}: {how.device} has too little memory for {how.batch} windows at once; lower --batch"
+            f"{job.source}: {device} has too little memory for {batch} windows at once; lower --batch"
         ) from error
 
 
-def _check(volume: Volume, prep: Prep, source: Path) -> None:
+def _read(how: _How, job: _Job) -> dict[str, Volume]:
+    unknown = [role for role in job.images if role not in how.prep.sources]
+    if unknown:
+        raise InputError(f"contrasts: {', '.join(unknown)} unknown to this run (it sees {', '.join(how.prep.sources)})")
+    return read_sources(job.images, how.prep, "", series=job.series, judge=_believe if how.trust else _check)
+
+
+def _believe(_volume: Volume, _intensity: Intensity, _name: str) -> None:
+    """The user knows better."""
+
+
+def _check(volume: Volume, intensity: Intensity, name: str) -> None:
+    if volume.synthetic and volume.synthetic.quantity:
+        raise InputError(f"{name}: is the {volume.synthetic.quantity} of an image; name the image itself")
     try:
-        check(volume, prep.a, str(source))
+        check(volume, intensity, name)
     except InputError as error:
         raise InputError(f"{error}; if you know better, say so with --trust") from None
 
 
-def _told(prep: Prep, job: _Job, volume: Volume, synthetic: Volume) -> Translated:
+def _told(prep: Prep, job: _Job, volumes: Mapping[str, Volume], synthetic: Volume) -> Translated:
     low, high = prep.b.output_range
     saturated = float((synthetic.array > high - 0.002 * (high - low)).mean())
-    clipped = clipped_share(volume, prep.a)
-    return Translated(job.case, job.out, synthetic.unit, low, high, clipped, saturated)
+    missing = tuple(role for role in prep.sources if role not in volumes)
+    clipped = max(clipped_share(volume, prep.sources[role]) for role, volume in volumes.items())
+    return Translated(job.case, job.out, synthetic.unit, low, high, clipped, saturated, tuple(volumes), missing)
 
 
 def _translate_table(how: _How, table: Path, out: Path, split: str | None) -> list[Translated]:
     """All cases; those that are there already from the same weights are not done again."""
-    role = "a" if how.to == "b" else "b"
-    cases = _sources(read_cases(table, split=split, required=(role,) if how.run.config.model.paired else ()), role)
+    columns = _columns(how)
+    all_of_them = how.first.run.config.model.paired and not how.prep.contrast_dropout
+    required = tuple(columns.values()) if all_of_them else ()
+    cases = _with_images(read_cases(table, split=split, required=required), columns)
     if not cases:
         raise CasesError(
-            f"{table}: has no case with an image {role} in the split {split}; name another split, or none for all cases"
+            f"{table}: has no case with an image {' or '.join(columns.values())} in the split {split}; "
+            "name another split, or none for all cases"
         )
-    _claim(out, how)
-    jobs = [_Job(case.name, case.images[role], output_path(case, out, role)) for case in cases]
-    todo = [job for job in jobs if not job.out.exists()]
-    if len(todo) < len(jobs):
-        say(f"{out}: {len(jobs) - len(todo)} of {len(jobs)} cases are there already")
-    return [_translate_one(how, job) for job in track(todo, "Translating cases")]
+    jobs = [_job(case, columns, out) for case in cases]
+    _refuse_namesakes(jobs, how)
+    made_by = {"weights_sha256": how.first.run.weights_sha256, "to": how.first.to, "synthetic": True}
+    claim(out, made_by | how.ensemble.facts())
+    own = share(jobs)  # before looking what is there: meanwhile other processes write
+    todo = [job for job in own if not job.out.exists()]
+    if len(todo) < len(own):
+        say(f"{out}: {len(own) - len(todo)} of {len(own)} cases are there already")
+    done = gathered([_translate_one(how, job) for job in track(todo, "Translating cases")])
+    order = {job.case: number for number, job in enumerate(jobs)}
+    return sorted((one for part in done for one in part), key=lambda one: order[one.case])
 
 
-def _sources(cases: list[Case], role: str) -> list[Case]:
-    """The cases that have an image in that role."""
-    having = [case for case in cases if role in case.images]
+def _columns(how: _How) -> dict[str, str]:
+    """The columns of a table that are translated, by what they are to the run."""
+    return {"a": "b"} if how.first.to == "a" else {role: role for role in how.prep.sources}
+
+
+def _with_images(cases: list[Case], columns: Mapping[str, str]) -> list[Case]:
+    """The cases that have an image in one of the columns."""
+    having = [case for case in cases if case.images.keys() & columns.values()]
     if len(having) < len(cases):
-        say(f"{len(cases) - len(having)} of {len(cases)} cases have no image {role} to translate")
+        wanted = " or ".join(columns.values())
+        say(f"{len(cases) - len(having)} of {len(cases)} cases have no image {wanted} to translate")
     return having
 
 
-def _claim(out: Path, how: _How) -> None:
-    """A folder belongs to one set of weights and one direction: results of two are never mixed."""
-    ledger, claim = out / LEDGER, {"weights_sha256": how.run.weights_sha256, "to": how.to, "synthetic": True}
-    if not ledger.exists():
-        with replacing(ledger) as temporary:
-            temporary.write_text(json.dumps(claim) + "\n")
-    elif (held := _claim_in(ledger)) != claim:
-        other = "by other weights" if held.get("weights_sha256") != how.run.weights_sha256 else "of another direction"
-        raise OutputError(f"{out}: holds translations {other}; name another folder")
+def _job(case: Case, columns: Mapping[str, str], out: Path) -> _Job:
+    images = {role: case.images[column] for role, column in columns.items() if column in case.images}
+    return _Job(case.name, images, output_path(case, out, columns[next(iter(images))]), claimed=True)
 
 
-def _claim_in(ledger: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(ledger.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise OutputError(f"{ledger}: cannot be read ({error}); name another folder") from None
-    return told if isinstance(told, dict) else {}
-
-
-def output_path(case: Case, out: Path, role: str = "a") -> Path:
-    """Where the translation of a case of a table lies: a DICOM folder or a NIfTI file, as its source is."""
-    return out / (case.name if case.images[role].is_dir() else f"{case.name}.nii.gz")
+def _refuse_namesakes(jobs: Sequence[_Job], how: _How) -> None:
+    """A case whose name is that of another one's map."""
+    maps = {map_path(job.out, kind): job.case for job in jobs for kind in how.ensemble.kinds}
+    for job in jobs:
+        if job.out in maps:
+            raise CasesError(
+                f"{job.out}: is the place of case {job.case!r} and of a map of {maps[job.out]!r}; rename one"
+            )

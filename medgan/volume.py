@@ -128,12 +128,15 @@ class Synthesis:
         weights_sha256: hash of the weights file, "" where there are no weights (a phantom).
         version: version of medgan.
         description: one line for people.
+        quantity: what the values are where they are no image but a map that belongs to one, such as `standard
+            deviation`; "" for the image itself.
     """
 
     model: str
     weights_sha256: str = ""
     version: str = ""
     description: str = ""
+    quantity: str = ""
 
 
 @dataclass(frozen=True, eq=False)

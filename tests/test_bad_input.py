@@ -134,7 +134,7 @@ def test_too_little_memory(good: Path, tmp_path: Path, monkeypatch: pytest.Monke
     def starve(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
-    monkeypatch.setattr(sys.modules["medgan.translate"], "predict", starve)
+    monkeypatch.setattr(sys.modules["medgan.ensemble"], "predict", starve)
     done = medgan("translate", good / "run", good / "p0_mr.nii.gz", tmp_path / "o.nii.gz", "--device", "cpu")
     assert_one_line(done, r"p0_mr\.nii\.gz: cpu has too little memory for 8 windows at once; lower --batch")
     assert not tree(tmp_path)

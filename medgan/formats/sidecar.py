@@ -44,6 +44,7 @@ class Marks:
         fields: dict[str, Any] = {"Modality": self.modality, "Units": self.unit, "SeriesDescription": description}
         fields = {key: value for key, value in fields.items() if value}
         if self.synthetic:
+            fields |= {"Quantity": self.synthetic.quantity} if self.synthetic.quantity else {}
             fields |= {"SyntheticData": True, "Synthesis": _synthesis_to_json(self.synthetic)}
         return fields | {"GeneratedBy": [{"Name": _GENERATOR, "Version": __version__}]}
 
@@ -54,7 +55,9 @@ class Marks:
     def descrip(self) -> str:
         """At most 79 ASCII characters for the header field that viewers show."""
         made = self.synthetic
-        text = f"{_DESCRIP} {made.version or __version__}, {made.model}" if made else f"{_GENERATOR} {__version__}"
+        what = f", {made.quantity}" if made and made.quantity else ""
+        maker = f"{_DESCRIP} {made.version or __version__}, {made.model}" if made else f"{_GENERATOR} {__version__}"
+        text = maker + what
         return text.encode("ascii", "replace")[:79].decode()
 
 
@@ -103,8 +106,8 @@ def of_descrip(text: str) -> Marks:
     """
     if not text.startswith(_DESCRIP):
         return Marks()
-    version, _, model = text.removeprefix(_DESCRIP).strip().partition(", ")
-    return Marks(synthetic=Synthesis(model=model or "unknown", version=version))
+    version, model, quantity, *_ = (*text.removeprefix(_DESCRIP).strip().split(", ", 2), "", "")
+    return Marks(synthetic=Synthesis(model=model or "unknown", version=version, quantity=quantity))
 
 
 def refuse_foreign(path: Path) -> None:
@@ -142,15 +145,17 @@ def _marks(fields: dict[str, Any]) -> Marks:
     unit = _UNITS.get(unit.lower(), unit) or ("HU" if modality == "CT" else "")
     made = fields.get("Synthesis")
     said = fields.get("SyntheticData") in (True, "YES") or isinstance(made, dict)
-    return Marks(unit, modality, _synthesis(made if isinstance(made, dict) else {}) if said else None)
+    made = made if isinstance(made, dict) else {}
+    return Marks(unit, modality, _synthesis(made, _text(fields, "Quantity")) if said else None)
 
 
-def _synthesis(fields: dict[str, Any]) -> Synthesis:
+def _synthesis(fields: dict[str, Any], quantity: str) -> Synthesis:
     return Synthesis(
         model=_text(fields, "Model") or "unknown",
         weights_sha256=_text(fields, "WeightsSHA256"),
         version=_text(fields, "Version"),
         description=_text(fields, "Description"),
+        quantity=quantity,
     )
 
 

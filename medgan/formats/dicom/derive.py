@@ -112,7 +112,7 @@ def _describe_series(common: Dataset, order: Order, synthetic: bool, source_numb
     common.SeriesInstanceUID = generate_uid()
     # Beside the source in a list of series; DICOM's whole numbers end at 2³¹.
     made_up = list(KINDS).index(order.volume.modality)  # one number a modality in a study of made-up scans
-    common.SeriesNumber = (made_up if source_number is None else 100 * int(abs(source_number) % 1e7)) + 1
+    common.SeriesNumber = (made_up if source_number is None else 100 * int(abs(source_number) % 1e7)) + _place_of(order)
     common.SeriesDescription = _description(common, order, synthetic)
     for moment in ("Series", "Content", "InstanceCreation"):
         setattr(common, f"{moment}Date", _date(order.now))
@@ -125,12 +125,21 @@ def _describe_series(common: Dataset, order: Order, synthetic: bool, source_numb
         common.ImageComments = NOT_FOR_DIAGNOSIS
 
 
+def _quantity(order: Order) -> str:
+    return order.volume.synthetic.quantity if order.volume.synthetic else ""
+
+
+def _place_of(order: Order) -> int:
+    """In a list of series an image stands before the maps that belong to it."""
+    return {"": 1, "standard deviation": 2}.get(_quantity(order), 3)
+
+
 def _description(common: Dataset, order: Order, synthetic: bool) -> str:
     """At most 64 bytes that the file's character set can hold."""
     tail = NOT_FOR_DIAGNOSIS if synthetic else ""
     wanted = order.description or ("" if synthetic else f"{order.volume.modality} rewritten by medgan")
     if synthetic and not wanted:
-        wanted = order.volume.modality
+        wanted = _quantity(order).capitalize() or order.volume.modality
     clean = "".join(letter for letter in wanted.replace("\\", "/") if letter.isprintable())
     if text(common, "SpecificCharacterSet") != "ISO_IR 192":
         clean = clean.encode("ascii", "replace").decode("ascii")
@@ -155,7 +164,8 @@ def _describe_derivation(common: Dataset, order: Order, synthetic: bool, source_
     maker = f" by {order.volume.synthetic.model}" if order.volume.synthetic else ""
     done = f"Synthesized{maker}{made_from}" if synthetic else f"Rewritten{made_from}"
     unit = unit_remark(order.volume.unit)
-    told = [f"{done} with medgan {__version__}", unit, order.stored.remark]
+    what = f"values are the {_quantity(order)}" if _quantity(order) else ""
+    told = [f"{done} with medgan {__version__}", unit, what, order.stored.remark]
     common.DerivationDescription = "; ".join(part for part in told if part)[:1024]
     if synthetic:
         common.DerivationCodeSequence = [code("SYNTHESIS", "99MEDGAN", "Image synthesis")]

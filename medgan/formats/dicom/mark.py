@@ -25,6 +25,7 @@ __all__ = [
 NOT_FOR_DIAGNOSIS = "synthetic, not for diagnostic use"
 _SYNTHESIZING, _ACQUISITION = "109100", "109101"
 _WEIGHTS = re.compile(r"weights sha256 ([0-9a-f]{64})")
+_QUANTITY = re.compile(r"values are the ([a-z ]+)(?:; |$)")
 _UNIT = re.compile(r" with medgan \S+; values in unit (\w+)")
 
 
@@ -45,7 +46,9 @@ def synthesizing_item(synthesis: Synthesis, now: datetime) -> Dataset:
         item.SoftwareVersions = synthesis.version[:64]
     item.ContributionDateTime = now.strftime("%Y%m%d%H%M%S")
     weights = f"weights sha256 {synthesis.weights_sha256}" if synthesis.weights_sha256 else ""
-    item.ContributionDescription = "; ".join(part for part in (weights, synthesis.description) if part)[:1024]
+    quantity = f"values are the {synthesis.quantity}" if synthesis.quantity else ""
+    told = (weights, quantity, synthesis.description)
+    item.ContributionDescription = "; ".join(part for part in told if part)[:1024]
     return item
 
 
@@ -74,11 +77,14 @@ def synthesis_of(dataset: Dataset) -> Synthesis | None:
         return Synthesis(model="unknown")
     described = text(items[-1], "ContributionDescription")
     weights = _WEIGHTS.match(described)
+    rest = _WEIGHTS.sub("", described, count=1).removeprefix("; ") if weights else described
+    quantity = _QUANTITY.match(rest)
     return Synthesis(
         model=text(items[-1], "ManufacturerModelName") or "unknown",
         weights_sha256=weights.group(1) if weights else "",
         version=text(items[-1], "SoftwareVersions"),
-        description=_WEIGHTS.sub("", described, count=1).removeprefix("; ") if weights else described,
+        description=rest[quantity.end() :] if quantity else rest,
+        quantity=quantity.group(1) if quantity else "",
     )
 
 

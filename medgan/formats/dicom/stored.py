@@ -12,7 +12,7 @@ from pydicom.valuerep import format_number_as_ds
 from medgan.errors import InputError
 from medgan.volume import Volume
 
-__all__ = ["CT_RANGE_HU", "Stored", "stored"]
+__all__ = ["CT_RANGE_HU", "Stored", "scaled", "stored"]
 
 Array = npt.NDArray[Any]
 CT_RANGE_HU = (-1024, 3071)  # what a CT of 12 bits can hold; synthetic values beyond it are clipped
@@ -52,17 +52,37 @@ def stored(volume: Volume, *, modality: str, clip: bool) -> Stored:
         InputError: if a value is NaN or infinite.
     """
     values = volume.array
-    if not np.isfinite(values).all():
-        count = int((~np.isfinite(values)).sum())
-        raise InputError(f"{count} voxels are NaN or infinite; DICOM holds finite values only, replace them first")
+    _refuse_not_finite(values)
     if modality == "CT" and clip:
         return _clipped(values)
     extreme = max(abs(float(values.min())), abs(float(values.max())))
     if extreme <= _LARGEST and (modality == "CT" or _is_whole(values)):
         return Stored(_rounded(values), "1", "", _window(values, modality))
-    slope = str(format_number_as_ds(extreme / _LARGEST))
+    return scaled(volume, modality=modality)
+
+
+def scaled(volume: Volume, *, modality: str = "") -> Stored:
+    """The integers to store for a volume whose small values count: all 16 bits are used, zero staying zero.
+
+    Args:
+        volume: finite values.
+        modality: whose usual window is set; that of the values if not given.
+
+    Raises:
+        InputError: if a value is NaN or infinite.
+    """
+    values = volume.array
+    _refuse_not_finite(values)
+    extreme = max(abs(float(values.min())), abs(float(values.max())))
+    slope = str(format_number_as_ds(extreme / _LARGEST or 1.0))
     remark = f"values scaled to 16 bits by a slope of {slope}"
     return Stored(_rounded(values.astype(np.float64) / float(slope)), slope, remark, _window(values, modality))
+
+
+def _refuse_not_finite(values: Array) -> None:
+    if not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise InputError(f"{count} voxels are NaN or infinite; DICOM holds finite values only, replace them first")
 
 
 def _clipped(values: Array) -> Stored:

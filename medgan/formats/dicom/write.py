@@ -18,7 +18,7 @@ from medgan.formats.dicom.attributes import KINDS
 from medgan.formats.dicom.derive import Order, slices_like, slices_of
 from medgan.formats.dicom.headers import quietly
 from medgan.formats.dicom.source import Source
-from medgan.formats.dicom.stored import stored
+from medgan.formats.dicom.stored import scaled, stored
 from medgan.formats.dicom.subject import Subject
 from medgan.volume import Grid, Volume
 
@@ -42,6 +42,7 @@ def write(
     (SyntheticData, Synthesizing Equipment, "not for diagnostic use"). Values are stored as 16-bit integers: HU for
     CT, clipped to [-1024, 3071] where synthetic; whole numbers for MR, or where rounding would cost more than 0.1 %
     of the range, scaled integers with a RescaleSlope (which MR files may carry, though the standard does not list it).
+    A map that belongs to an image, such as its standard deviation, is always scaled, and says what it is.
 
     Args:
         volume: what to write; on the grid of its source up to flipped or swapped axes.
@@ -61,10 +62,10 @@ def write(
     source = _source(volume, like, subject)
     volume = _with_modality(volume, like)
     placed = _straight(volume) if source is None else _onto(volume, source.grid)
-    synthetic = volume.synthetic is not None
+    synthetic, is_map = volume.synthetic is not None, bool(volume.synthetic and volume.synthetic.quantity)
     order = Order(
         volume=placed,
-        stored=stored(placed, modality=volume.modality, clip=synthetic),
+        stored=scaled(placed) if is_map else stored(placed, modality=volume.modality, clip=synthetic),
         description=description,
         now=datetime.now(),
     )
