@@ -112,7 +112,8 @@ def test_three_training_steps_are_the_published_ones(size: int, width: int) -> N
 def test_it_is_the_published_one_by_default() -> None:
     assert CycleGANSettings().model_dump() == {
         "name": "cyclegan",
-        "generator": {"name": "resnet_9blocks", "width": 64, "norm": "instance", "dropout": False, "antialias": False},
+        "generator": {"name": "resnet_9blocks", "width": 64, "norm": "instance", "dropout": False, "antialias": False}
+        | {"upsample": "transposed", "padding": "zeros", "recompute": False},
         "discriminator": {"name": "basic", "num_layers": None, "width": 64, "norm": "instance", "antialias": False},
         "gan": "lsgan",
         "lambda_a": 10.0,

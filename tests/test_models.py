@@ -205,10 +205,15 @@ def test_settings_survive_plain_values(member: type[Settings]) -> None:
 def test_pix2pix_is_the_published_one_by_default() -> None:
     assert Pix2pixSettings().model_dump() == {
         "name": "pix2pix",
-        "generator": {"name": "unet_256", "width": 64, "norm": "batch", "dropout": True, "antialias": False},
-        "discriminator": {"name": "basic", "num_layers": None, "width": 64, "norm": "batch", "antialias": False},
+        "generator": {"name": "unet_256", "width": 64, "norm": "batch", "dropout": True, "antialias": False}
+        | {"upsample": "transposed", "padding": "zeros", "recompute": False},
+        "discriminator": {"name": "basic", "num_layers": None, "width": 64, "norm": "batch", "antialias": False}
+        | {"scales": 1},
         "gan": "vanilla",
         "lambda_l1": 100.0,
+        "lambda_feature": 0.0,
+        "perceptual": None,
+        "registration": None,
     }
     assert small_game(Pix2pixSettings).order == ("discriminator", "generator")
 

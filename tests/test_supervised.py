@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.losses import SSIMLoss
 from skimage.metrics import structural_similarity
 from test_models import new_adams, small_batch, step
 from torch import nn
@@ -42,6 +43,44 @@ def test_ssim_is_that_of_scikit_image(shape: tuple[int, ...]) -> None:
     inner = whole[tuple(slice(5, -5) for _ in shape)]
     ours = ssim_distance(torch.tensor(x)[None, None], torch.tensor(y)[None, None])
     assert float(ours) == pytest.approx(1 - inner.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 26, 21), (2, 1, 15, 14, 12)])
+def test_ssim_without_a_mask_is_that_of_monai(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(shape) * 2 - 1
+    y = (x + 0.3 * torch.randn(shape)).clamp(-1, 1)
+    theirs = SSIMLoss(len(shape) - 2, data_range=2.0, win_size=11)(x, y)
+    assert float(ssim_distance(x, y)) == pytest.approx(float(theirs), rel=1e-5)
+    everywhere = torch.ones(shape[0], 1, *shape[2:])
+    assert float(ssim_distance(x, y, everywhere)) == pytest.approx(float(ssim_distance(x, y)), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(24, 19), (15, 13, 14)])
+def test_ssim_by_tissue_weighs_each_window_by_its_middle(shape: tuple[int, ...]) -> None:
+    """Against scikit-image's map of similarities, weighted by hand; two samples, of weights 0 to 4."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (2, *shape))
+    y = np.clip(x + rng.normal(0, 0.3, x.shape), -1, 1)
+    weights = rng.integers(0, 5, x.shape).astype(float)
+    gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "win_size": 11}
+    inner = tuple(slice(5, -5) for _ in shape)
+    total = 0.0
+    for sample in range(2):
+        _, whole = structural_similarity(x[sample], y[sample], data_range=2.0, full=True, **gaussian)
+        total += ((1 - whole[inner]) * weights[sample][inner]).sum()
+    expected = total / weights[(slice(None), *inner)].sum()
+    ours = ssim_distance(*(torch.tensor(image)[:, None] for image in (x, y, weights)))
+    assert float(ours) == pytest.approx(expected, rel=1e-9)
+
+
+def test_ssim_of_no_tissue_is_nothing_and_others_do_not_count() -> None:
+    x, y, mask = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)
+    assert float(ssim_distance(x, y, mask)) == 0
+    mask[..., :10, :] = 1  # windows about these voxels reach to the 15th
+    changed = y.clone()
+    changed[..., 15:, :] = 0
+    assert float(ssim_distance(x, changed, mask)) == float(ssim_distance(x, y, mask)) > 0
 
 
 def test_ssim_teaches_and_survives_bfloat16() -> None:
@@ -139,6 +178,14 @@ def test_each_term_is_weighted() -> None:
     assert float(losses["G_L1"]) == pytest.approx(2 * float((fakes["b"] - b).abs().mean()), rel=1e-6)
     assert float(losses["G_SSIM"]) == pytest.approx(3 * float(ssim_distance(fakes["b"], b)), rel=1e-6)
     assert float(losses["G_gradient"]) == pytest.approx(5 * float(gradient_difference(fakes["b"], b)), rel=1e-6)
+
+
+def test_all_distances_count_the_mask() -> None:
+    game, batch = small(lambda_ssim=1.0, lambda_gradient=1.0), wide_batch()
+    a, b = batch.pair()
+    nothing = Batch(a, b, torch.zeros_like(b))
+    losses = game.generator_losses(nothing, game.generate(nothing))
+    assert {name: float(loss.detach()) for name, loss in losses.items()} == {"G_L1": 0, "G_SSIM": 0, "G_gradient": 0}
 
 
 def test_patches_smaller_than_a_window_are_refused() -> None:

@@ -8,6 +8,7 @@ have shapes and no values.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast, get_args
 
 import torch
@@ -15,12 +16,22 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from medgan import nets
+from medgan.config import load
 from medgan.models import Batch, CUTSettings, CycleGANSettings, ModelSettings, Pix2pixSettings, SupervisedSettings
 from medgan.nets.resnet import ResNet
 from medgan.tables import columns
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 STEPS = {
     "pix2pix": Pix2pixSettings(),
+    "pix2pix, two scales": Pix2pixSettings.parse({"discriminator": {"scales": 2}}),
+    "pix2pix, three scales": Pix2pixSettings.parse({"discriminator": {"scales": 3}}),
+    "pix2pix, lambda_feature": Pix2pixSettings.parse({"lambda_feature": 10}),
+    "pix2pix, two scales, lambda_feature": Pix2pixSettings.parse(
+        {"discriminator": {"scales": 2}, "lambda_feature": 10}
+    ),
+    "pix2pix, registration": Pix2pixSettings.parse({"registration": {}}),
+    "mr_to_ct_hd.yaml": load(CONFIGS / "mr_to_ct_hd.yaml").model,
     "supervised": SupervisedSettings(),
     "cyclegan": CycleGANSettings(),
     "cut": CUTSettings(),
@@ -33,11 +44,10 @@ STEPS = {
 
 def of_net(name: str, *size: int, antialias: bool = False) -> list[str]:
     """A forward pass of a net as published, one channel in and out; in 3-D as wide as in 2-D."""
-    norm, width = ("instance", 32) if name.startswith("res_unet") else ("batch", 64)
-    with FakeTensorMode():
-        net = nets.build(name, 1, 1, norm, spatial_dims=len(size), width=width, antialias=antialias)
-        with FlopCounterMode(display=False) as counter:
-            net(torch.empty(1, 1, *size))
+    norm, width = {"res_unet": ("instance", 32), "swin_une": ("instance", 24)}.get(name[:8], ("batch", 64))
+    net = nets.build(name, 1, 1, norm, spatial_dims=len(size), width=width, antialias=antialias)
+    with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, 1, *size))
     label = f"{name}{', antialiased' if antialias else ''}, {'×'.join(map(str, size))}"
     return [label, f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f}", f"{counter.get_total_flops() / 1e9:.1f}"]
 
@@ -68,6 +78,6 @@ if __name__ == "__main__":
     rows += [of_net(name, 256, 256) for name in (*get_args(nets.GeneratorName), "basic")]
     rows += [of_net(name, 256, 256, antialias=True) for name in ("basic", "resnet_9blocks")]
     rows += [of_encoder()]
-    rows += [of_net("res_unet_32", 128, 128, 32)]
+    rows += [of_net(name, 128, 128, 32) for name in ("res_unet_32", "swin_unetr")]
     rows += [of_step(name, settings) for name, settings in STEPS.items()]
     print(columns(rows))

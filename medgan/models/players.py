@@ -19,12 +19,19 @@ class GeneratorSettings(Settings):
     """The net that makes images.
 
     Attributes:
-        name: the U-Net's number is the least patch size and its divisor; resnets take multiples of 4.
-        width: channels at full resolution (ngf); less is faster and blurrier.
+        name: the U-Net's number is the least patch size and its divisor; resnets take multiples of 4, `swin_unetr` of
+            32.
+        width: channels at full resolution (ngf); less is faster and blurrier. A multiple of 12 for `swin_unetr`.
         norm: `batch` as in pix2pix, `instance` as in CycleGAN.
         dropout: drop half of the inner features while training.
         antialias: in resnets, halve and double sizes by fixed blurs instead of strides, as in CUT: steadier when the
             anatomy moves by a voxel, no checkerboards, slower.
+        upsample: `transposed` doubles sizes by transposed convs as published; `resize` by interpolation and a conv, as
+            `antialias` does, against checkerboards. Not for `swin_unetr`.
+        padding: what convs see beyond the edge where the published net pads by `zeros`; `reflect` mirrors the image
+            there. Not for `swin_unetr`.
+        recompute: keep less of the forward pass and compute it again in the backward pass: the same training in less
+            memory and more time. Not for the U-Nets, which keep little.
     """
 
     name: nets.GeneratorName = "unet_256"
@@ -32,10 +39,19 @@ class GeneratorSettings(Settings):
     norm: nets.NormName = "batch"
     dropout: bool = False
     antialias: bool = False
+    upsample: nets.UpsampleName = "transposed"
+    padding: nets.PaddingName = "zeros"
+    recompute: bool = False
 
     @model_validator(mode="after")
     def _antialias_has_effect(self) -> GeneratorSettings:
         return _refuse_idle_antialias(self)
+
+    @model_validator(mode="after")
+    def _fits_the_net(self) -> GeneratorSettings:
+        if told := nets.misfit(self.name, self.width, self.model_dump()):
+            raise ValueError(told)
+        return self
 
     def build(self, in_channels: int, out_channels: int, spatial_dims: int) -> nets.Net:
         """The net itself, its weights drawn from torch's global random numbers."""
@@ -48,6 +64,9 @@ class GeneratorSettings(Settings):
             spatial_dims,
             width=self.width,
             antialias=self.antialias,
+            upsample=self.upsample,
+            padding=self.padding,
+            recompute=self.recompute,
         )
 
 

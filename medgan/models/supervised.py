@@ -11,8 +11,8 @@ from medgan import nets
 from medgan.errors import InputError
 from medgan.losses import gan, gradient_difference, l1, ssim_distance
 from medgan.models.base import Batch, Fakes, Losses
-from medgan.models.conditional import Conditional
-from medgan.models.players import DiscriminatorSettings, GeneratorSettings
+from medgan.models.conditional import Conditional, PairedDiscriminatorSettings, PerceptualSettings
+from medgan.models.players import GeneratorSettings
 from medgan.settings import Settings
 
 __all__ = ["Supervised", "SupervisedSettings"]
@@ -34,29 +34,36 @@ class SupervisedSettings(Settings):
     Attributes:
         name: picks this model.
         generator: `res_unet_32` with instance norm, width 32.
-        discriminator: none, or a PatchGAN that sees a next to b, as in pix2pix.
+        discriminator: none, or a PatchGAN that sees a next to b, as in pix2pix, at one scale or several.
         gan: the adversarial loss, if there is a discriminator.
         lambda_gan: its weight.
         lambda_l1: weight of the L1 distance to the true image.
         lambda_ssim: weight of 1 − SSIM, windows of 11 voxels; 0 leaves it out.
         lambda_gradient: weight of the L1 distance between the images' differences from voxel to voxel; 0 leaves it out.
+        lambda_feature: weight of the distance between what the discriminator sees in the fake and in the true image;
+            0 leaves it out.
+        perceptual: a loss by VGG-19's features, from a file of its weights; null for none.
     """
 
     paired: ClassVar[bool] = True
 
     name: Literal["supervised"] = "supervised"
     generator: SupervisedGeneratorSettings = SupervisedGeneratorSettings()
-    discriminator: DiscriminatorSettings | None = None
+    discriminator: PairedDiscriminatorSettings | None = None
     gan: Literal["vanilla", "lsgan", "hinge"] = "lsgan"
     lambda_gan: float = Field(default=0.01, gt=0)
     lambda_l1: float = Field(default=1.0, ge=0)
     lambda_ssim: float = Field(default=0.0, ge=0)
     lambda_gradient: float = Field(default=0.0, ge=0)
+    lambda_feature: float = Field(default=0.0, ge=0)
+    perceptual: PerceptualSettings | None = None
 
     @model_validator(mode="after")
     def _something_to_learn_from(self) -> SupervisedSettings:
-        if not (self.lambda_l1 or self.lambda_ssim or self.lambda_gradient):
+        if not (self.lambda_l1 or self.lambda_ssim or self.lambda_gradient or self.perceptual):
             raise ValueError("lambda_l1, lambda_ssim and lambda_gradient are all 0, so nothing is learnt; set one")
+        if self.lambda_feature and self.discriminator is None:
+            raise ValueError("lambda_feature compares what the discriminator sees, and there is none; set it to 0")
         return self
 
     def build(self, *, in_channels: int, out_channels: int, spatial_dims: int) -> Supervised:
@@ -83,7 +90,14 @@ class Supervised(Conditional):
         generator = settings.generator.build(in_channels, out_channels, spatial_dims)
         judge = settings.discriminator
         discriminator = judge.build(in_channels + out_channels, spatial_dims) if judge else None
-        super().__init__(settings.name, generator, discriminator, gan(settings.gan))
+        super().__init__(
+            settings.name,
+            generator,
+            discriminator,
+            gan(settings.gan),
+            lambda_feature=settings.lambda_feature,
+            perceptual=settings.perceptual,
+        )
         self.settings = settings
 
     def require_size(self, size: Sequence[int]) -> None:
@@ -101,15 +115,18 @@ class Supervised(Conditional):
             )
 
     def generator_losses(self, batch: Batch, fakes: Fakes) -> Losses:
-        """`G_L1`, `G_SSIM`, `G_gradient` and `G_GAN`, weighted; those of weight 0 are left out."""
-        (a, b), fake, weights = batch.pair(), fakes["b"], self.settings
+        """`G_L1`, `G_SSIM`, `G_gradient`, `G_GAN`, `G_feature` and `G_perceptual`, weighted.
+
+        Those of weight 0 are left out. The first three count voxels as the batch's mask says.
+        """
+        (_, b), fake, weights = batch.pair(), fakes["b"], self.settings
         losses: Losses = {}
         if weights.lambda_l1:
             losses["G_L1"] = weights.lambda_l1 * l1(fake, b, batch.mask)
         if weights.lambda_ssim:
-            losses["G_SSIM"] = weights.lambda_ssim * ssim_distance(fake, b, window=SSIM_WINDOW)
+            losses["G_SSIM"] = weights.lambda_ssim * ssim_distance(fake, b, batch.mask, window=SSIM_WINDOW)
         if weights.lambda_gradient:
             losses["G_gradient"] = weights.lambda_gradient * gradient_difference(fake, b, batch.mask)
         if self.discriminators:
-            losses["G_GAN"] = weights.lambda_gan * self.gan.fool(self.verdict(a, fake))
-        return losses
+            losses |= self.adversarial_losses(batch, fakes, weights.lambda_gan)
+        return losses | self.perceptual_losses(fake, b)

@@ -2,18 +2,28 @@
 
 ```
 generators      unet_256  unet_128  unet_64  unet_32  resnet_9blocks  resnet_6blocks  res_unet_32  res_unet_16
+                swin_unetr
 discriminators  basic  n_layers  pixel
 ```
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from medgan.errors import ConfigError
-from medgan.nets.layers import InitName, InstanceNorm, Layers, Net, init_weights
+from medgan.nets.layers import (
+    InitName,
+    InstanceNorm,
+    Layers,
+    Net,
+    PaddingName,
+    UpsampleName,
+    init_weights,
+    statistics_kept,
+)
 from medgan.nets.patchgan import PatchGAN, PixelGAN
 from medgan.nets.res_unet import ResUNet
 from medgan.nets.resnet import ResNet
@@ -26,9 +36,13 @@ __all__ = [
     "InstanceNorm",
     "Net",
     "NormName",
+    "PaddingName",
+    "UpsampleName",
     "build",
     "can_antialias",
     "init_weights",
+    "misfit",
+    "statistics_kept",
 ]
 
 GeneratorName = Literal[
@@ -40,9 +54,24 @@ GeneratorName = Literal[
     "resnet_6blocks",
     "res_unet_32",
     "res_unet_16",
+    "swin_unetr",
 ]
 DiscriminatorName = Literal["basic", "n_layers", "pixel"]
 NormName = Literal["batch", "instance"]
+
+SWIN_WIDTHS = 12  # what the width of swin_unetr is a multiple of
+_TAKEN_BY = {  # beginnings of names; U-Nets keep little, so there is nothing to be saved in them
+    "upsample": ("unet_", "resnet_", "res_unet_"),
+    "padding": ("unet_", "resnet_", "res_unet_"),
+    "recompute": ("resnet_", "res_unet_", "swin_unetr"),
+}
+
+
+def _swin_unetr(*args: Any, **options: Any) -> Net:
+    from medgan.nets.swin import SwinUNETR  # imports MONAI's networks
+
+    return SwinUNETR(*args, **options)
+
 
 _GENERATORS: dict[str, Callable[..., Net]] = {
     "unet_256": partial(UNet, num_downs=8),
@@ -53,6 +82,7 @@ _GENERATORS: dict[str, Callable[..., Net]] = {
     "resnet_6blocks": partial(ResNet, num_blocks=6),
     "res_unet_32": partial(ResUNet, num_downs=5),
     "res_unet_16": partial(ResUNet, num_downs=4),
+    "swin_unetr": _swin_unetr,
 }
 _DISCRIMINATORS: dict[str, Callable[..., Net]] = {"basic": PatchGAN, "n_layers": PatchGAN, "pixel": PixelGAN}
 
@@ -68,6 +98,9 @@ def build(  # noqa: PLR0917 (the order of the reference implementation's tables)
     width: int = 64,
     num_layers: int | None = None,
     antialias: bool = False,
+    upsample: UpsampleName = "transposed",
+    padding: PaddingName = "zeros",
+    recompute: bool = False,
 ) -> Net:
     """A net by name, its weights drawn as published from torch's global random numbers.
 
@@ -85,6 +118,9 @@ def build(  # noqa: PLR0917 (the order of the reference implementation's tables)
         width: channels of the widest-resolution layer (ngf, ndf); less for small machines.
         num_layers: 1 to 5, for `n_layers` only; 3 if not given.
         antialias: halve and double sizes by fixed blurs instead of strides; for resnets, `basic` and `n_layers` only.
+        upsample: "transposed" doubles sizes by transposed convs as published, "resize" by interpolation and a conv.
+        padding: what a padded conv of a generator sees beyond the edge: "zeros" as published, or "reflect".
+        recompute: whether a generator (no U-Net) keeps less for the backward pass and computes it again there.
 
     Raises:
         ConfigError: for an unknown name or an argument out of range, naming what is accepted.
@@ -100,9 +136,15 @@ def build(  # noqa: PLR0917 (the order of the reference implementation's tables)
         _refuse_outside(label, count, 1)
     if antialias and not can_antialias(name):
         raise ConfigError(f"antialias belongs to the resnets, basic and n_layers; seen antialias=True with {name}")
-    options = _options(name, dropout, num_layers)
+    _refuse_unknown("upsample", upsample, get_args(UpsampleName))
+    _refuse_unknown("padding", padding, get_args(PaddingName))
+    choices = {"antialias": antialias, "upsample": upsample, "padding": padding, "recompute": recompute}
+    if told := misfit(name, width, choices):
+        raise ConfigError(told)
+    options = _options(name, dropout, num_layers) | ({"recompute": True} if recompute else {})
     maker = _GENERATORS[name] if name in _GENERATORS else _DISCRIMINATORS[name]
-    net: Net = maker(in_channels, out_channels, Layers(spatial_dims, norm, antialias), width=width, **options)
+    layers = Layers(spatial_dims, norm, antialias, upsample, padding)
+    net: Net = maker(in_channels, out_channels, layers, width=width, **options)
     init_weights(net)
     return net
 
@@ -110,6 +152,26 @@ def build(  # noqa: PLR0917 (the order of the reference implementation's tables)
 def can_antialias(name: str) -> bool:
     """Whether the net of that name can halve and double sizes by blurs."""
     return name in {"resnet_9blocks", "resnet_6blocks", "basic", "n_layers"}
+
+
+def misfit(name: str, width: int, choices: Mapping[str, object]) -> str:
+    """Why choices for a net do not go together or have no effect, and what to do; "" if they go.
+
+    Args:
+        name: of the net.
+        width: channels of the widest-resolution layer.
+        choices: some of `antialias`, `upsample`, `padding` and `recompute`.
+    """
+    published = {"upsample": "transposed", "padding": "zeros", "recompute": False}
+    for key, taken_by in _TAKEN_BY.items():
+        if choices.get(key, published[key]) != published[key] and not name.startswith(taken_by):
+            takers = ", ".join(f"{start}…" if start.endswith("_") else start for start in taken_by)
+            return f"{key} belongs to the generators {takers}, not to {name}; leave it out"
+    if name == "swin_unetr" and width % SWIN_WIDTHS:
+        return f"width: that of swin_unetr is a multiple of {SWIN_WIDTHS}; seen {width}; set it to 24 or 48"
+    if choices.get("antialias") and choices.get("upsample") == "resize":
+        return "upsample: antialias doubles sizes by interpolation already; leave upsample out"
+    return ""
 
 
 def _options(name: str, dropout: bool, num_layers: int | None) -> dict[str, int | bool]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -10,12 +11,27 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from medgan.errors import InputError
+from medgan.nets import gemm
 
-__all__ = ["BlurDown", "InitName", "InstanceNorm", "Layers", "Net", "init_weights"]
+__all__ = [
+    "BlurDown",
+    "InitName",
+    "InstanceNorm",
+    "Layers",
+    "Net",
+    "PaddingName",
+    "UpsampleName",
+    "init_weights",
+    "statistics_kept",
+]
 
 InitName = Literal["normal", "xavier"]
+PaddingName = Literal["zeros", "reflect"]
+UpsampleName = Literal["transposed", "resize"]
 _Maker = Callable[..., nn.Module]
 
 
@@ -26,11 +42,26 @@ class Net(nn.Module):
         spatial_dims: 2 for (N, C, X, Y), 3 for (N, C, X, Y, Z).
         divisor: every spatial size is a multiple of it.
         smallest: the least spatial size along an axis, voxels.
+        norms_below: whether it norms where `divisor` voxels have become one: one alone has no variance, so one side
+            has to be twice the divisor or more.
+        recompute: whether inner features are computed again in the backward pass instead of being kept.
+        keeps_own_weights: whether `init_weights` leaves it as it was built.
     """
 
-    def __init__(self, spatial_dims: int, *, divisor: int = 1, smallest: int = 1) -> None:
+    keeps_own_weights = False
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        *,
+        divisor: int = 1,
+        smallest: int = 1,
+        norms_below: bool = False,
+        recompute: bool = False,
+    ) -> None:
         super().__init__()
         self.spatial_dims, self.divisor, self.smallest = spatial_dims, divisor, smallest
+        self.norms_below, self.recompute = norms_below, recompute
 
     def require_size(self, size: Sequence[int]) -> None:
         """Refuse a spatial size (X, Y) or (X, Y, Z), voxels, that the net cannot take.
@@ -38,14 +69,88 @@ class Net(nn.Module):
         Raises:
             InputError: naming the size and what would fit.
         """
-        if len(size) == self.spatial_dims and all(n >= self.smallest and n % self.divisor == 0 for n in size):
+        fits = len(size) == self.spatial_dims and all(n >= self.smallest and n % self.divisor == 0 for n in size)
+        if fits and not (self.norms_below and max(size) == self.divisor):
             return
         seen = "×".join(str(int(n)) for n in size)
         multiples = f" and a multiple of {self.divisor}" if self.divisor > 1 else ""
+        wanted = f"it takes {self.spatial_dims} axes, each at least {self.smallest}{multiples}"
         raise InputError(
-            f"a patch of {seen} does not fit the net {type(self).__name__}: it takes {self.spatial_dims} axes, "
-            f"each at least {self.smallest}{multiples}; pad, cut other patches or choose a shallower net"
+            f"a patch of {seen} does not fit the net {type(self).__name__}: "
+            f"{f'one side at least has to be {2 * self.divisor} or more' if fits else wanted}; "
+            "pad, cut other patches or choose a shallower net"
         )
+
+    def at_any_size(self, body: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """body(x) in evaluation, where `x` need not fit: its edge is repeated at the far ends and cut off again.
+
+        Training is strict: there the net would learn from what was padded.
+
+        Args:
+            body: (N, C, *spatial) to (N, C', *spatial), of sizes that fit.
+            x: (N, C, *spatial).
+
+        Raises:
+            InputError: in training, for a size that does not fit; always, for another number of axes.
+        """
+        size = x.shape[2:]
+        if self.training or len(size) != self.spatial_dims:
+            self.require_size(size)
+            return body(x)
+        more = [fit - n for fit, n in zip(self._least_size(size), size, strict=True)]
+        if not any(more):
+            return body(x)
+        padded = F.pad(x, [margin for n in reversed(more) for margin in (0, n)], mode="replicate")
+        y = body(padded)
+        for axis, n in enumerate(size, start=2):
+            y = y.narrow(axis, 0, n)
+        return y
+
+    def _least_size(self, size: Sequence[int]) -> list[int]:
+        """The least size that fits and holds `size`."""
+        least = [max(self.smallest, -(-n // self.divisor) * self.divisor) for n in size]
+        if self.norms_below and max(least) == self.divisor:
+            least[0] *= 2
+        return least
+
+    def run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+        """block(*inputs), keeping for the backward pass the inputs alone where `recompute` says so.
+
+        The backward pass then runs the block once more: with the same random numbers, and without counting what it
+        sees a second time into the running statistics of batch norms. The block must not change its inputs.
+
+        Source:
+            Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174, §4.1.
+        """
+        y: Tensor
+        if not (self.recompute and torch.is_grad_enabled()):
+            y = block(*inputs)
+        elif torch.compiler.is_compiling():  # which takes no such context, and counts once by itself
+            y = checkpoint(block, *inputs, use_reentrant=False)
+        else:
+            passes = partial(_first_and_second_pass, block)
+            y = checkpoint(block, *inputs, use_reentrant=False, context_fn=passes)
+        return y
+
+
+def _first_and_second_pass(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), statistics_kept(block)
+
+
+@contextmanager
+def statistics_kept(net: nn.Module) -> Iterator[None]:
+    """Batch norms work as in training, but their running statistics learn nothing from it."""
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    kept = [dict(norm.named_buffers()) for norm in norms]
+    for norm, buffers in zip(norms, kept, strict=True):
+        for name, buffer in buffers.items():
+            setattr(norm, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, kept, strict=True):
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer)
 
 
 class InstanceNorm(nn.Module):
@@ -111,13 +216,31 @@ class BlurDown(nn.Module):
         return conv(padded, each, stride=2, groups=channels)
 
 
-class _Conv3d(nn.Conv3d):
-    """`nn.Conv3d`, also right in bfloat16 on a CPU where the input is shorter than the kernel.
+class _Conv2d(nn.Conv2d):
+    """`nn.Conv2d`, also fast where it halves small maps."""
 
-    There torch 2.13 fills weight gradients from memory that nobody wrote. Padding by hand avoids it.
+    def forward(self, x: Tensor) -> Tensor:
+        return gemm.conv_4_2(x, self.weight, self.bias) if gemm.pays(self, x) else super().forward(x)
+
+
+class _ConvUp2d(nn.ConvTranspose2d):
+    """`nn.ConvTranspose2d`, also fast where it doubles small maps."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if gemm.pays(self, x):
+            return gemm.conv_up_4_2(x, self.weight, self.bias)
+        return super().forward(x, output_size)
+
+
+class _Conv3d(nn.Conv3d):
+    """`nn.Conv3d`, also fast where it halves small maps, and right in bfloat16 where they are shorter than the kernel.
+
+    There torch 2.13 on a CPU fills weight gradients from memory that nobody wrote. Padding by hand avoids it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if gemm.pays(self, x):
+            return gemm.conv_4_2(x, self.weight, self.bias)
         if all(size >= kernel for size, kernel in zip(x.shape[2:], self.kernel_size, strict=True)):
             return super().forward(x)
         margin = int(self.padding[0])
@@ -125,13 +248,15 @@ class _Conv3d(nn.Conv3d):
 
 
 class _ConvUp3d(nn.ConvTranspose3d):
-    """`nn.ConvTranspose3d` that doubles sizes, also right in bfloat16 on a CPU where an axis is one voxel long.
+    """`nn.ConvTranspose3d` that doubles sizes, also fast on small maps, and right in bfloat16 one voxel long.
 
-    There the backward pass of torch 2.13 writes outside its memory and may kill the process. Cutting the margin off
-    by hand, instead of by `padding`, avoids it.
+    There the backward pass of torch 2.13 on a CPU writes outside its memory and may kill the process. Cutting the
+    margin off by hand, instead of by `padding`, avoids it.
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if gemm.pays(self, x):
+            return gemm.conv_up_4_2(x, self.weight, self.bias)
         if min(x.shape[2:]) > 1:
             return super().forward(x, output_size)
         whole = F.conv_transpose3d(x, self.weight, self.bias, self.stride)
@@ -139,9 +264,11 @@ class _ConvUp3d(nn.ConvTranspose3d):
         return whole[:, :, 1 : 1 + length, 1 : 1 + width, 1 : 1 + depth]
 
 
-_CONV: dict[int, _Maker] = {2: nn.Conv2d, 3: _Conv3d}
+_CONV: dict[int, _Maker] = {2: _Conv2d, 3: _Conv3d}
+# Plain ones pad by hand where they reflect, so they are right in bfloat16 too.
+_CONV_REFLECTED: dict[int, _Maker] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UNPOOL: dict[int, _Maker] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_CONV_UP: dict[int, _Maker] = {2: nn.ConvTranspose2d, 3: _ConvUp3d}
+_CONV_UP: dict[int, _Maker] = {2: _ConvUp2d, 3: _ConvUp3d}
 _BATCH_NORM: dict[int, _Maker] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _REFLECT: dict[int, _Maker] = {2: nn.ReflectionPad2d, 3: nn.ReflectionPad3d}
 _LINEAR = {2: "bilinear", 3: "trilinear"}
@@ -151,12 +278,15 @@ _LINEAR = {2: "bilinear", 3: "trilinear"}
 class Layers:
     """Makes the layers of a net for one number of spatial axes (2 or 3) and one norm ("batch" or "instance").
 
-    Where `antialias` is set, sizes are halved and doubled by fixed blurs, beside convs that keep the size.
+    Where `antialias` is set, sizes are halved and doubled by fixed blurs, beside convs that keep the size. `upsample`
+    "resize" doubles them so and leaves the halving to strides. `padding` says what a padded conv sees beyond the edge.
     """
 
     spatial_dims: int
     norm_name: str
     antialias: bool = False
+    upsample: UpsampleName = "transposed"
+    padding: PaddingName = "zeros"
 
     @property
     def bias(self) -> bool:
@@ -165,12 +295,32 @@ class Layers:
 
     def conv(self, ins: int, outs: int, kernel: int, *, stride: int = 1, padding: int = 0, bias: bool) -> nn.Module:
         """A convolution from `ins` to `outs` channels."""
+        if padding and self.padding == "reflect":
+            reflected = _CONV_REFLECTED[self.spatial_dims]
+            return reflected(ins, outs, kernel, stride, padding, bias=bias, padding_mode="reflect")
         return _CONV[self.spatial_dims](ins, outs, kernel, stride, padding, bias=bias)
 
     def conv_up(self, ins: int, outs: int, kernel: int, *, bias: bool) -> nn.Module:
         """A transposed convolution that doubles every size: stride 2, padding 1."""
         extra = kernel % 2  # an odd kernel falls one voxel short of the double
         return _CONV_UP[self.spatial_dims](ins, outs, kernel, 2, 1, output_padding=extra, bias=bias)
+
+    @property
+    def resizes(self) -> bool:
+        """Whether sizes are doubled by interpolation and a conv instead of a transposed conv."""
+        return self.antialias or self.upsample == "resize"
+
+    def doubling(self, ins: int, outs: int, kernel: int, *, bias: bool) -> tuple[nn.Module, ...]:
+        """Doubles every size: by a transposed conv of that kernel, or by interpolation and a conv 3.
+
+        Strides of a transposed conv give neighbouring voxels to different weights, which may show as a checkerboard.
+
+        Source:
+            Odena, Dumoulin, Olah 2016, "Deconvolution and Checkerboard Artifacts", doi:10.23915/distill.00003.
+        """
+        if not self.resizes:
+            return (self.conv_up(ins, outs, kernel, bias=bias),)
+        return self.blur_up(), self.conv(ins, outs, 3, padding=1, bias=bias)
 
     def blur_down(self) -> nn.Module:
         """Halves every size after a blur by 1, 2, 1."""
@@ -181,7 +331,9 @@ class Layers:
         return nn.Upsample(scale_factor=2, mode=_LINEAR[self.spatial_dims], align_corners=False)
 
     def unpool(self, ins: int, outs: int) -> nn.Module:
-        """A transposed convolution that makes each voxel a block of two along every axis."""
+        """Doubles every size: by a transposed conv that makes each voxel a block of two, or as `doubling`."""
+        if self.resizes:
+            return nn.Sequential(*self.doubling(ins, outs, 2, bias=self.bias))
         return _UNPOOL[self.spatial_dims](ins, outs, 2, 2, bias=self.bias)
 
     def norm(self, channels: int) -> nn.Module:
@@ -196,6 +348,8 @@ class Layers:
 def init_weights(net: nn.Module, generator: torch.Generator | None = None, *, how: InitName = "normal") -> None:
     """Draw the weights as published: convs N(0, 0.02), batch norm weights N(1, 0.02), biases 0.
 
+    Nets that are initialised in a way of their own are left as they are.
+
     Args:
         net: changed in place.
         generator: the random numbers to use; torch's global ones if not given.
@@ -207,7 +361,11 @@ def init_weights(net: nn.Module, generator: torch.Generator | None = None, *, ho
         implementation of CUT.
     """
     draw = partial(nn.init.normal_, std=0.02) if how == "normal" else partial(nn.init.xavier_normal_, gain=0.02)
+    own = [module for module in net.modules() if isinstance(module, Net) and module.keeps_own_weights]
+    kept = {parameter for module in own for parameter in module.parameters()}
     for name, parameter in net.named_parameters():
+        if parameter in kept:
+            continue
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
         elif parameter.ndim > 1:  # the weights of a conv have several axes, those of a norm one

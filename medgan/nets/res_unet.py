@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medgan.errors import InputError
 from medgan.nets.layers import Layers, Net
 
 __all__ = ["ResUNet"]
@@ -28,10 +28,11 @@ class ResUNet(Net):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        layers: number of spatial axes and norm.
+        layers: number of spatial axes, norm, padding, and how sizes are doubled.
         num_downs: 5 is `res_unet_32`, 4 is `res_unet_16`.
         width: channels of the first stage.
         dropout: whether blocks drop half of their features between the two convs.
+        recompute: whether blocks are computed again in the backward pass instead of being kept.
 
     Source:
         Isensee et al. 2024, "nnU-Net Revisited", arXiv:2404.09556, §2 (ResEnc presets); He et al. 2016,
@@ -47,8 +48,13 @@ class ResUNet(Net):
         num_downs: int = 5,
         width: int = 32,
         dropout: bool = False,
+        recompute: bool = False,
     ) -> None:
-        super().__init__(layers.spatial_dims, divisor=2**num_downs, smallest=2**num_downs)
+        # Reflection by one voxel needs two voxels below.
+        smallest = 2 ** (num_downs + (layers.padding == "reflect"))
+        super().__init__(
+            layers.spatial_dims, divisor=2**num_downs, smallest=smallest, norms_below=True, recompute=recompute
+        )
         widths = [width * min(2**stage, WIDEST) for stage in range(num_downs + 1)]
         self.stem = nn.Sequential(*_normed(layers, in_channels, width), nn.LeakyReLU(0.01))
         self.stages = nn.ModuleList(
@@ -60,33 +66,33 @@ class ResUNet(Net):
         )
         self.head = layers.conv(width, out_channels, 1, bias=True)
 
-    def require_size(self, size: Sequence[int]) -> None:
-        """Also refuse a size of which one voxel is left below, where there is nothing to norm.
-
-        Raises:
-            InputError: naming the size and what would fit.
-        """
-        super().require_size(size)
-        if all(n == self.divisor for n in size):
-            seen = "×".join(str(n) for n in size)
-            raise InputError(
-                f"a patch of {seen} does not fit the net {type(self).__name__}: one side at least has to be "
-                f"{2 * self.divisor} or more; cut other patches or choose a shallower net"
-            )
-
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, *spatial) to (N, out_channels, *spatial)."""
-        self.require_size(x.shape[2:])
-        x = self.stem(x)
+        y = self.at_any_size(self._all_stages, x)
+        return y if self.training else y.clamp(-1, 1)
+
+    def _all_stages(self, x: Tensor) -> Tensor:
+        x = self.run(self.stem, x)
         features = []
         for stage in self.stages:
-            x = stage(x)
+            for block in cast(Iterable[nn.Module], stage):
+                x = self.run(block, x)
             features.append(x)
         x = features.pop()
         for up, merge, skip in zip(self.ups, self.merges, reversed(features), strict=True):
-            x = merge(torch.cat([up(x), skip], 1))
+            x = self.run(_Merging(up, merge), x, skip)
         y: Tensor = self.head(x)
-        return y if self.training else y.clamp(-1, 1)
+        return y
+
+
+class _Merging(nn.Module):
+    def __init__(self, up: nn.Module, merge: nn.Module) -> None:
+        super().__init__()
+        self.up, self.merge = up, merge
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        y: Tensor = self.merge(torch.cat([self.up(x), skip], 1))
+        return y
 
 
 class _Block(nn.Module):

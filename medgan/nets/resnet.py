@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import overload
 
 from torch import Tensor, nn
@@ -21,12 +20,14 @@ class ResNet(Net):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output, in [-1, 1].
-        layers: number of spatial axes, norm, and whether it is antialiased.
+        layers: number of spatial axes, norm, padding of the halvings, how sizes are doubled, whether it is antialiased.
         num_blocks: 9 is `resnet_9blocks`, 6 is `resnet_6blocks`.
         width: channels at full size (ngf).
         dropout: whether the blocks drop half of their features between the two convs.
+        recompute: whether its parts are computed again in the backward pass instead of being kept.
 
     Attributes:
+        ends: the last layers of its parts: what leads to the blocks, each block, each doubling.
         taps: the layers of `body` whose outputs CUT compares, with their channels: the padded input, the convs of
             the two halvings before their norm, the first and the fifth block.
 
@@ -45,9 +46,10 @@ class ResNet(Net):
         num_blocks: int = 9,
         width: int = 64,
         dropout: bool = False,
+        recompute: bool = False,
     ) -> None:
         # Reflection by one voxel at a quarter of the size needs two voxels there.
-        super().__init__(layers.spatial_dims, divisor=4, smallest=8)
+        super().__init__(layers.spatial_dims, divisor=4, smallest=8, recompute=recompute)
         blocks = [_Block(width * 4, layers, dropout=dropout) for _ in range(num_blocks)]
         self.body = nn.Sequential(
             *(layers.reflect(3), *_normed(layers.conv(in_channels, width, 7, bias=layers.bias), width, layers)),
@@ -61,6 +63,8 @@ class ResNet(Net):
 
         first, second = 4, 4 + len(_halving(width, layers))
         block = 2 * second - first
+        doubled = block + num_blocks + 2 + layers.resizes
+        self.ends = (*range(block - 1, block + num_blocks), doubled, len(self.body) - 1)
         self.taps = {0: in_channels, first: width * 2, second: width * 4, block: width * 4, block + 4: width * 4}
 
     @overload
@@ -75,14 +79,18 @@ class ResNet(Net):
         With taps, to the outputs of those layers of the body, in its order, -1 for the image itself; layers behind
         the last tap do not run.
         """
-        self.require_size(x.shape[2:])
         if taps is None:
-            y: Tensor = self.body(x)
-            return y
-        places, seen = {tap % len(self.body) for tap in taps}, []
-        for place, layer in enumerate(islice(self.body, max(places) + 1)):
-            x = layer(x)
-            if place in places:
+            return self.at_any_size(lambda x: self._through(x, {len(self.body) - 1})[0], x)
+        self.require_size(x.shape[2:])
+        return self._through(x, {tap % len(self.body) for tap in taps})
+
+    def _through(self, x: Tensor, places: set[int]) -> list[Tensor]:
+        """The outputs of the layers at those places, part by part."""
+        start, seen = 0, []
+        for end in sorted({*places, *(end for end in self.ends if end < max(places))}):
+            x = self.run(self.body[start : end + 1], x)
+            start = end + 1
+            if end in places:
                 seen.append(x)
         return seen
 
@@ -116,7 +124,5 @@ def _halving(channels: int, layers: Layers) -> tuple[nn.Module, ...]:
 
 
 def _doubling(channels: int, layers: Layers) -> tuple[nn.Module, ...]:
-    if layers.antialias:
-        conv = layers.conv(channels, channels // 2, 3, padding=1, bias=layers.bias)
-        return layers.blur_up(), *_normed(conv, channels // 2, layers)
-    return _normed(layers.conv_up(channels, channels // 2, 3, bias=layers.bias), channels // 2, layers)
+    *resized, conv = layers.doubling(channels, channels // 2, 3, bias=layers.bias)
+    return *resized, *_normed(conv, channels // 2, layers)

@@ -20,7 +20,7 @@ class UNet(Net):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output, in [-1, 1].
-        layers: number of spatial axes and norm.
+        layers: number of spatial axes, norm, padding, and how sizes are doubled.
         num_downs: 8 is `unet_256`, 7 is `unet_128`.
         width: channels of the outermost level (ngf).
         dropout: whether the inner levels drop half of their features.
@@ -51,7 +51,9 @@ class UNet(Net):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, *spatial) to (N, out_channels, *spatial)."""
-        self.require_size(x.shape[2:])
+        return self.at_any_size(self._all_levels, x)
+
+    def _all_levels(self, x: Tensor) -> Tensor:
         features = []
         for down in self.downs:
             x = down(x)
@@ -77,6 +79,6 @@ def _up(level: int, widths: list[int], layers: Layers, *, dropout: bool) -> nn.S
     ins, outs = widths[level + 1] * (1 if level == inner else 2), widths[level]
     act = nn.ReLU(inplace=True)
     if level == 0:
-        return nn.Sequential(act, layers.conv_up(ins, outs, 4, bias=True), nn.Tanh())
-    block = nn.Sequential(act, layers.conv_up(ins, outs, 4, bias=layers.bias), layers.norm(outs))
+        return nn.Sequential(act, *layers.doubling(ins, outs, 4, bias=True), nn.Tanh())
+    block = nn.Sequential(act, *layers.doubling(ins, outs, 4, bias=layers.bias), layers.norm(outs))
     return block.append(nn.Dropout(0.5)) if dropout else block
