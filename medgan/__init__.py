@@ -10,6 +10,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medgan.cache import cache
     from medgan.convert import convert
     from medgan.demo import demo
     from medgan.errors import MedganError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from medgan.import_weights import import_weights
     from medgan.index import index
     from medgan.inspect import inspect
+    from medgan.report import report
     from medgan.train import train
     from medgan.translate import translate
     from medgan.volume import Grid, Synthesis, Volume
@@ -29,6 +31,7 @@ __all__ = [
     "Synthesis",
     "Volume",
     "__version__",
+    "cache",
     "convert",
     "demo",
     "evaluate",
@@ -36,12 +39,13 @@ __all__ = [
     "index",
     "inspect",
     "read",
+    "report",
     "train",
     "translate",
     "write",
 ]
 
-_VERBS = ("convert", "demo", "evaluate", "import_weights", "index", "inspect", "train", "translate")
+_VERBS = ("cache", "convert", "demo", "evaluate", "import_weights", "index", "inspect", "report", "train", "translate")
 _HOMES = {
     **{verb: verb for verb in _VERBS},
     **dict.fromkeys(("Grid", "Synthesis", "Volume"), "volume"),

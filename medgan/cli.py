@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from medgan.errors import MedganError
+from medgan.processes import is_first
 
 __all__ = ["app", "main"]
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 Shares = tuple[float, float, float]
 Range = tuple[float, float]
+Contrasts = Annotated[list[str] | None, typer.Option(help="A further source, as t2=t2.nii.gz; repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Series = Annotated[str | None, typer.Option(help="SeriesInstanceUID, number or description, if there are several.")]
@@ -70,6 +72,7 @@ def index(
     folder: Path,
     a: Annotated[str, typer.Option(help="Source images: a path below each patient's folder, or with {patient}.")],
     b: Annotated[str, typer.Option(help="Target images, likewise.")],
+    contrast: Contrasts = None,
     mask: Annotated[str | None, typer.Option(help="Masks of where errors count, likewise.")] = None,
     out: Annotated[Path, typer.Option(help="The table.")] = Path("cases.csv"),
     fractions: Annotated[Shares, typer.Option(help="Shares of patients in train, val, test.")] = (0.7, 0.15, 0.15),
@@ -79,11 +82,13 @@ def index(
     unpaired: Annotated[bool, typer.Option("--unpaired", help="Cases may have only a or only b.")] = False,
 ) -> None:
     """Make the table of cases, split by patient; leaks and mismatched grids are refused."""
+    from medgan.cases import by_role
     from medgan.index import index as run
     from medgan.tables import split_line
 
     sharing: dict[str, Any] = {"fractions": fractions, "seed": seed, "patients": patients, "split": split}
-    cases = run(folder, a=a, b=b, mask=mask, out=out, unpaired=unpaired, **sharing)
+    images: dict[str, Any] = {"a": a, "b": b, "contrasts": by_role(contrast or ()), "mask": mask}
+    cases = run(folder, **images, out=out, unpaired=unpaired, **sharing)
     typer.echo(f"{out}: {split_line(cases)}")
 
 
@@ -131,6 +136,7 @@ def translate(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN")],
     source: Annotated[Path, typer.Argument(metavar="IN", help="A DICOM series, a NIfTI file, or a cases table.")],
     out: Annotated[Path, typer.Argument(help="A folder (DICOM, or for a table), or a .nii.gz file.")],
+    contrast: Contrasts = None,
     to: Annotated[str, typer.Option(help="The domain: b, or a by a model that learns both ways.")] = "b",
     series: Series = None,
     split: Annotated[str | None, typer.Option(help="Of a table: train, val or test.")] = None,
@@ -138,13 +144,23 @@ def translate(
     batch: Annotated[int, typer.Option(min=1, help="Windows that go through the network together.")] = 8,
     overlap: Annotated[float | None, typer.Option(min=0, max=0.95, help="Of windows; the run's if not given.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Believe IN to be what the run expects.")] = False,
+    samples: Annotated[int | None, typer.Option(help="Translations by each run: mean, and standard deviation.")] = None,
+    vary: Annotated[str | None, typer.Option(help="What differs in samples: dropout (the default) or flips.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the dropout; 0 if not given.")] = None,
+    with_runs: Annotated[list[Path] | None, typer.Option("--with", help="A further run to join. Repeatable.")] = None,
+    triplanar: Annotated[bool, typer.Option("--triplanar", help="Cut slices along all three axes.")] = False,
+    cycle: Annotated[bool, typer.Option("--cycle", help="Also map what differs after the way there and back.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Translate one volume, or every case of a table, by a trained run."""
+    from medgan.cases import by_role
     from medgan.tables import translated_json, translated_lines
     from medgan.translate import translate as run
 
     choices: dict[str, Any] = {"series": series, "split": split, "device": device, "batch": batch}
+    choices["contrasts"] = by_role(contrast or ())
+    choices |= {"samples": samples, "vary": vary, "seed": seed, "with_runs": with_runs or ()}
+    choices |= {"triplanar": triplanar, "cycle": cycle}
     done = run(run_folder, source, out, to=to, overlap=overlap, trust=trust, **choices)
     _print(translated_json(done), translated_lines(done), as_json)
 
@@ -158,6 +174,7 @@ def evaluate(
     value_range: Annotated[Range | None, typer.Option("--range", help="Low and high, for images not in HU.")] = None,
     split: Annotated[str | None, typer.Option(help="Of a table: train, val or test.")] = None,
     run_folder: Annotated[Path | None, typer.Option("--run", help="Compare in this run's unit and range.")] = None,
+    std: Annotated[Path | None, typer.Option(help="σ of PRED: a map or a folder; CASE_std beside it if none.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.csv and metrics.json.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -165,8 +182,31 @@ def evaluate(
     from medgan.evaluate import evaluate as run
     from medgan.tables import metrics_table
 
-    rows = run(pred, ref, mask=mask, preset=preset, value_range=value_range, run=run_folder, split=split, out=out)
+    choices: dict[str, Any] = {"preset": preset, "value_range": value_range, "run": run_folder, "split": split}
+    rows = run(pred, ref, mask=mask, std=std, out=out, **choices)
     _print(rows, metrics_table(rows), as_json)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all of them.")] = False,
+) -> None:
+    """Tell where prepared volumes are kept between trainings, and how much there is."""
+    from medgan.cache import cache as run
+    from medgan.tables import cached_line
+
+    typer.echo(cached_line(run(clear=clear)))
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN")],
+    out: Annotated[Path | None, typer.Option(help="The page; report.html in RUN if not given.")] = None,
+) -> None:
+    """Show how a training went, in one HTML file: errors, losses, what the doctor said."""
+    from medgan.report import report as run
+
+    typer.echo(f"Report: {run(run_folder, out)}")
 
 
 @app.command()
@@ -206,4 +246,7 @@ def _told(error: Exception) -> str:
 
 
 def _print(values: Any, text: str, as_json: bool) -> None:
+    """Once, however many processes share the job."""
+    if not is_first():
+        return
     typer.echo(json.dumps(values, indent=2, allow_nan=False) if as_json else text)

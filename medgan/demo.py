@@ -13,7 +13,7 @@ from medgan.evaluate import summarise
 from medgan.index import index
 from medgan.phantom import write_cohort
 from medgan.progress import say
-from medgan.report import Curve, Panel, Report, write_report
+from medgan.report import Panel, Report, write_report
 from medgan.run import Run
 from medgan.study import Study, study
 from medgan.train import train
@@ -69,7 +69,8 @@ def _report(run: Run, found: Study) -> Report:
             Panel(one.case, one.source, one.synthetic, one.reference, one.mask, ERROR_LIMIT_HU)
             for one in found.outcomes[:SHOWN_CASES]
         ],
-        curves=[_curve(run)],
+        training=run.metrics(),
+        error_unit=run.config.prep.b.output_unit,
         provenance=_provenance(run),
         commands=_commands(run.path.parent),
     )
@@ -87,11 +88,6 @@ def _lead(run: Run, found: Study) -> list[str]:
         f"Mean absolute errors: {listed}. The two maps see one voxel at a time; they cannot tell air from bone, which "
         "are equally dark in MR.",
     ]
-
-
-def _curve(run: Run) -> Curve:
-    points = [(line["step"], line["val"]["mae"]) for line in run.metrics() if "val" in line]
-    return Curve("Validation MAE", points, run.config.prep.b.output_unit)
 
 
 def _provenance(run: Run) -> dict[str, str]:

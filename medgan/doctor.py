@@ -4,9 +4,11 @@ Losses of a GAN do not tell how good its images are, and hardly whether both pla
 
 ```
 right_real, right_fake   share of the patches that the discriminator judges rightly; 0.5 is a guess
+right_held_out           the same for real images of validation patients
 logit_real, logit_fake   its mean verdict, above 0 for real, on images that it was trained on and on fakes of them
 logit_held_out           its mean verdict on real images of validation patients
 variety                  how much fakes of different patches differ, as a share of how much real ones do
+spread                   how far the voxels of fakes lie apart in brightness, as a share of how far real ones do
 ```
 
 The length of each player's gradient stands beside the losses.
@@ -16,21 +18,24 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from medgan.models.base import Batch, Game
+from medgan.nets import statistics_kept
 
-__all__ = ["Alarm", "alarms", "examine", "gradient_lengths"]
+__all__ = ["Alarm", "Spell", "alarms", "examine", "gradient_lengths", "spells"]
 
 SURE = 0.98
+GUESSING = 0.55
 LITTLE_VARIETY = 0.3
+LITTLE_SPREAD, MUCH_SPREAD = 0.5, 2.0
 VANISHED = 0.01
+WORSE = 1.1
+LONG_AGO = 3
 NO_SAY = 0.01
 LEARNT = 0.75
 KNOWN_BY_HEART = 0.5
@@ -55,6 +60,21 @@ class Alarm:
         return f"{self.name}: {self.reason}. {self.remedy}"
 
 
+@dataclass(frozen=True)
+class Spell:
+    """An alarm and how long it lasted.
+
+    Args:
+        alarm: as it was when it began.
+        since: the step at which it began.
+        until: the step at which it was gone; None if it lasts.
+    """
+
+    alarm: Alarm
+    since: int
+    until: int | None = None
+
+
 @torch.no_grad()
 def examine(game: Game, training: Batch, held_out: Batch | None = None) -> dict[str, float]:
     """The numbers of a game between two steps, by domain; it is left as it was.
@@ -64,7 +84,7 @@ def examine(game: Game, training: Batch, held_out: Batch | None = None) -> dict[
         training: patches of training cases, of different places or patients.
         held_out: patches of validation cases, if there are any to judge.
     """
-    with _statistics_kept(game):
+    with statistics_kept(game):
         fakes = game.generate(training)
         verdicts = game.judge(training, fakes)
         unseen = game.judge(held_out, game.generate(held_out)) if held_out else {}
@@ -74,11 +94,26 @@ def examine(game: Game, training: Batch, held_out: Batch | None = None) -> dict[
         seen[f"right_fake_{domain}"] = float((fake < 0).float().mean())
         seen[f"logit_real_{domain}"] = float(real.float().mean())
         seen[f"logit_fake_{domain}"] = float(fake.float().mean())
-    seen |= {f"logit_held_out_{domain}": float(real.float().mean()) for domain, (real, _) in unseen.items()}
+    for domain, (real, _) in unseen.items():
+        seen[f"right_held_out_{domain}"] = float((real > 0).float().mean())
+        seen[f"logit_held_out_{domain}"] = float(real.float().mean())
     for domain, own in {"a": training.a, "b": training.b}.items():
-        if domain in fakes and own is not None and len(own) > 1:
-            seen[f"variety_{domain}"] = float(_variety(fakes[domain]) / _variety(own).clamp(min=1e-8))
+        if domain in fakes and own is not None:
+            seen |= {f"{name}_{domain}": value for name, value in _likeness(fakes[domain], own).items()}
     return seen
+
+
+def _likeness(fakes: Tensor, real: Tensor) -> dict[str, float]:
+    """Deviations of fakes as shares of those of real images: over the batch, and over the voxels of an image."""
+    fakes, real = fakes.float(), real.float()
+    spread = _deviation(fakes.flatten(1), 1) / _deviation(real.flatten(1), 1).clamp(min=1e-8)
+    if len(real) == 1:
+        return {"spread": float(spread)}
+    return {"variety": float(_deviation(fakes, 0) / _deviation(real, 0).clamp(min=1e-8)), "spread": float(spread)}
+
+
+def _deviation(x: Tensor, axis: int) -> Tensor:
+    return x.std(axis).mean()
 
 
 def gradient_lengths(game: Game) -> dict[str, Tensor]:
@@ -91,37 +126,80 @@ def gradient_lengths(game: Game) -> dict[str, Tensor]:
 
 def alarms(lines: Sequence[Mapping[str, Any]]) -> list[Alarm]:
     """What the lines of metrics.jsonl so far give cause to say about the last of them."""
-    vitals = [line["vitals"] for line in lines if line.get("vitals")]
-    lengths = [line["grad"]["generator"] for line in lines if line.get("grad")]
-    losses = [line["loss"] for line in lines if line.get("loss")]
-    return [*_of_vitals(vitals), *_of_gradients(lengths), *_of_losses(losses[-1] if losses else {})]
+    losses, errors = _of_kind(lines, "loss"), _of_kind(lines, "val")
+    return [
+        *_of_vitals(_of_kind(lines, "vitals")),
+        *_of_gradients(_of_kind(lines, "grad")),
+        *_of_losses(losses[-1] if losses else {}),
+        *_of_errors([scores["mae"] for scores in errors if "mae" in scores]),
+    ]
+
+
+def _of_kind(lines: Sequence[Mapping[str, Any]], kind: str) -> list[dict[str, float]]:
+    found = [line[kind] for line in lines if isinstance(line.get(kind), Mapping)]
+    numbers = [{name: x for name, x in one.items() if isinstance(x, int | float)} for one in found]
+    return [one for one in numbers if one]
+
+
+def spells(lines: Sequence[Mapping[str, Any]]) -> list[Spell]:
+    """All alarms that the lines of metrics.jsonl gave cause for at a check-up, in the order in which they began."""
+    began: dict[str, Spell] = {}
+    over: list[Spell] = []
+    for number, line in enumerate(lines, start=1):
+        if "vitals" in line:
+            now = {alarm.name: alarm for alarm in alarms(lines[:number])}
+            over += [replace(began.pop(name), until=line["step"]) for name in [*began] if name not in now]
+            began = {name: Spell(alarm, line["step"]) for name, alarm in now.items()} | began
+    return sorted([*over, *began.values()], key=lambda spell: spell.since)
 
 
 def _of_vitals(vitals: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
     for domain in ("a", "b"):
-        last = [{name.removesuffix(f"_{domain}"): x for name, x in one.items()} for one in vitals[-2:]]
-        if len(last) == 2 and all(min(one.get("right_real", 0), one.get("right_fake", 0)) > SURE for one in last):
-            yield Alarm(
-                f"the discriminator of {domain} has won",
-                f"it judged more than {SURE:.0%} of the patches rightly, twice in a row, so it has little to teach",
-                "Make it weaker (model.discriminator.width, num_layers), take gan: lsgan, or train it on more patients",
-            )
-        if last and (told := _by_heart(last[-1])):
-            yield Alarm(
-                f"the discriminator of {domain} knows the training images by heart",
-                told,
-                "Augment more, make it weaker (model.discriminator.width), or train on more patients",
-            )
-        if last and last[-1].get("variety", 1) < LITTLE_VARIETY:
-            yield Alarm(
-                f"the fakes of {domain} are all alike",
-                f"they vary {last[-1]['variety']:.0%} as much as real images do (mode collapse)",
-                "Raise the weight of the loss that holds them to their source, or lower train.lr",
-            )
+        last = [{name.removesuffix(f"_{domain}"): x for name, x in one.items()} for one in vitals[-3:]]
+        yield from _of_discriminator(domain, last)
+        yield from _of_fakes(domain, last[-1] if last else {})
+
+
+def _of_discriminator(domain: str, last: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
+    rights = [(one["right_real"], one["right_fake"]) for one in last if one.keys() >= {"right_real", "right_fake"}]
+    if len(rights) > 1 and all(min(right) > SURE for right in rights[-2:]):
+        yield Alarm(
+            f"the discriminator of {domain} has won",
+            f"it judged more than {SURE:.0%} of the patches rightly, twice in a row, so it has little to teach",
+            "Make it weaker (model.discriminator.width, num_layers), take gan: lsgan, or train it on more patients",
+        )
+    if len(rights) == 3 and all(sum(right) / 2 < GUESSING for right in rights):
+        yield Alarm(
+            f"the discriminator of {domain} tells nothing apart",
+            f"it judged less than {GUESSING:.0%} of the patches rightly, three times in a row; a guess is 50%",
+            "Unless the fakes look real already, make it stronger (model.discriminator.width, num_layers)",
+        )
+    if last and (told := _by_heart(last[-1])):
+        yield Alarm(
+            f"the discriminator of {domain} knows the training images by heart",
+            told,
+            "Augment more, make it weaker (model.discriminator.width), or train on more patients",
+        )
+
+
+def _of_fakes(domain: str, last: Mapping[str, float]) -> Iterator[Alarm]:
+    if last.get("variety", 1) < LITTLE_VARIETY:
+        yield Alarm(
+            f"the fakes of {domain} are all alike",
+            f"they vary {last['variety']:.0%} as much as real images do (mode collapse)",
+            "Raise the weight of the loss that holds them to their source, or lower train.lr",
+        )
+    if not LITTLE_SPREAD <= last.get("spread", 1) <= MUCH_SPREAD:
+        yield Alarm(
+            f"the contrast of the fakes of {domain} is off",
+            f"inside a fake brightness varies {last['spread']:.0%} as much as inside a real image",
+            "Look at the validation pictures; if they are flat or glaring, lower train.lr and check prep",
+        )
 
 
 def _by_heart(vitals: Mapping[str, float]) -> str:
-    if "logit_held_out" not in vitals or min(vitals["right_real"], vitals["right_fake"]) < LEARNT:
+    needed = {"right_real", "right_fake", "logit_real", "logit_fake", "logit_held_out"}
+    if not vitals.keys() >= needed or min(vitals["right_real"], vitals["right_fake"]) < LEARNT:
         return ""  # what it cannot tell it does not know
     real, fake, unseen = vitals["logit_real"], vitals["logit_fake"], vitals["logit_held_out"]
     if real - unseen <= KNOWN_BY_HEART * (real - fake):
@@ -129,13 +207,15 @@ def _by_heart(vitals: Mapping[str, float]) -> str:
     return f"real images score {real:.2g} in training but {unseen:.2g} in validation, fakes {fake:.2g}"
 
 
-def _of_gradients(lengths: Sequence[float]) -> Iterator[Alarm]:
-    if len(lengths) > ENOUGH_LINES and lengths[-1] < VANISHED * statistics.median(lengths):
-        yield Alarm(
-            "the generator's gradient vanishes",
-            f"its length is {lengths[-1]:.2g}, the median so far {statistics.median(lengths):.2g}",
-            "Lower train.lr, or take gan: lsgan or hinge",
-        )
+def _of_gradients(lines: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
+    for player in ("generator", "discriminator"):
+        lengths = [line[player] for line in lines if player in line]
+        if len(lengths) > ENOUGH_LINES and lengths[-1] < VANISHED * (middle := statistics.median(lengths)):
+            yield Alarm(
+                f"the {player}'s gradient vanishes",
+                f"its length is {lengths[-1]:.2g}, the median so far {middle:.2g}",
+                "Lower train.lr, or take gan: lsgan or hinge",
+            )
 
 
 def _of_losses(losses: Mapping[str, float]) -> Iterator[Alarm]:
@@ -149,19 +229,11 @@ def _of_losses(losses: Mapping[str, float]) -> Iterator[Alarm]:
         )
 
 
-def _variety(x: Tensor) -> Tensor:
-    """Standard deviation over the batch, averaged over all voxels."""
-    return x.float().std(0).mean()
-
-
-@contextmanager
-def _statistics_kept(game: Game) -> Iterator[None]:
-    """Batch norm works as in training, but learns nothing from it."""
-    norms = [module for module in game.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
+def _of_errors(errors: Sequence[float]) -> Iterator[Alarm]:
+    since = len(errors) - 1 - errors.index(min(errors)) if errors else 0
+    if since >= LONG_AGO and min(errors[-LONG_AGO:]) > WORSE * min(errors):
+        yield Alarm(
+            "validation gets worse",
+            f"its error is {errors[-1]:.4g} and was {min(errors):.4g}, {since} validations ago",
+            "The best weights are kept; set train.patience to stop in time, augment more, or train on more patients",
+        )

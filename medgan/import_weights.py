@@ -352,7 +352,8 @@ def _refuse_misfit(config: Config, generator: _Generator) -> None:
             f"set neighbours={ins // 2} if it saw {ins // 2} slices on either side" if ins % 2 else "no number fits"
         )
         raise ConfigError(
-            f"neighbours: {config.neighbours} makes {config.in_channels} channels, but {generator.path} looks like "
+            f"neighbours: {config.neighbours} makes {config.in_channels} channels of {len(config.prep.sources)} "
+            f"source(s), but {generator.path} looks like "
             f"{generator.shape}; {advice}; colours of one image are to be made one channel first, as the documentation "
             "of import-weights shows"
         )

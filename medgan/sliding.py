@@ -1,16 +1,24 @@
-"""A network over a whole volume: slice by slice or block by block, overlapping windows blended by a Gaussian."""
+"""A network over a whole volume: slice by slice or block by block, overlapping windows blended by a Gaussian.
+
+The weights of a window are products of one factor an axis, and so are their sums over all windows: each factor is
+divided by its sum beforehand, and what the windows give is added up straight into the result. Nothing else as large as
+the volume is held.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, product
 
 import torch
-from monai.inferers import sliding_window_inference
+import torch.nn.functional as F
 from torch import Tensor
 
-from medgan.data import BACKGROUND, Size, flat_axis
-from medgan.device import autocast
+from medgan.data import Size, flat_axis
+from medgan.device import autocast, laid_out
+from medgan.prep import BACKGROUND
 from medgan.progress import track
 
 __all__ = ["predict"]
@@ -18,6 +26,7 @@ __all__ = ["predict"]
 SIGMA = 1 / 8  # of the window
 CPU = torch.device("cpu")
 Net = Callable[[Tensor], Tensor]
+Window = tuple[int, int, int]  # numbers of its places along the three axes
 
 
 @torch.inference_mode()
@@ -31,6 +40,7 @@ def predict(
     batch: int = 8,
     device: torch.device = CPU,
     precision: str = "32",
+    memory_format: torch.memory_format = torch.contiguous_format,
     label: str = "",
 ) -> Tensor:
     """Translate a volume through windows of the size that the network was trained on.
@@ -44,50 +54,105 @@ def predict(
         batch: windows that go through the network together.
         device: where the network is; the volume and the result stay on the device of `x`.
         precision: `32`, or `bf16` to run the network (alone) in bfloat16 where that is safe.
+        memory_format: in which the windows are given to the network.
         label: shown beside the progress; nothing is shown without one.
 
     Returns:
-        (C', X, Y, Z) on the device of `x`.
+        (C', X, Y, Z) float32 on the device of `x`.
     """
     flat = flat_axis(patch)
-    ticks = iter(track(count(), label)) if label else count()
-
-    def ticking(window: Tensor) -> Tensor:
-        next(ticks)
+    padded, margins = _padded(x, patch)
+    axes = [_Axis(length, size, overlap) for length, size in zip(padded.shape[1:], patch, strict=True)]
+    groups, blend, y = _groups(axes, batch), _Blend(axes, x.device), x.new_empty(0)
+    for group in track(groups, label) if label else groups:
+        cut = torch.stack([_cut(padded, axes, window, flat, neighbours) for window in group])
         with autocast(device, precision):
-            return net(window).to(torch.float32)
-
-    slices = x[None] if flat is None else _with_neighbours(x.movedim(flat + 1, 0), neighbours)
-    y = sliding_window_inference(
-        slices,
-        roi_size=[size for axis, size in enumerate(patch) if axis != flat],
-        sw_batch_size=batch,
-        predictor=ticking,
-        overlap=overlap,
-        roi_weight_map=_bell([size for axis, size in enumerate(patch) if axis != flat], device),
-        padding_mode="constant",
-        cval=BACKGROUND,
-        sw_device=device,
-        device=x.device,
-    )
-    return torch.as_tensor(y[0] if flat is None else y.movedim(0, flat + 1))
+            seen = net(laid_out(cut.to(device), memory_format)).to(x.device, torch.float32)
+        y = y if len(y) else seen.new_zeros((seen.shape[1], *padded.shape[1:]))
+        for window, one in zip(group, seen if flat is None else seen.unsqueeze(flat + 2), strict=True):
+            y[(slice(None), *_box(axes, window))].addcmul_(one, blend.weights(window))
+    inner = (slice(low, low + length) for low, length in zip(margins, x.shape[1:], strict=True))
+    return y[(slice(None), *inner)]
 
 
-def _with_neighbours(slices: Tensor, neighbours: int) -> Tensor:
-    """(S, C, U, V) to (S, C · (1 + 2 · neighbours), U, V): each slice among those around it, or background."""
-    margin = slices.new_full((neighbours, *slices.shape[1:]), BACKGROUND)
-    padded = torch.cat([margin, slices, margin])
-    return torch.cat([padded[first : first + len(slices)] for first in range(1 + 2 * neighbours)], 1)
+@dataclass(frozen=True)
+class _Axis:
+    """The places of windows along one axis: evenly apart, the last one at the end.
 
-
-def _bell(window: list[int], device: torch.device) -> Tensor:
-    """The Gaussian weights of a window's voxels.
-
-    MONAI's own are cut off from below at 0.001; where two axes are near their ends, as along every face of a volume,
-    that makes them flat, and the edges of the windows show.
+    Args:
+        length: of the axis, voxels.
+        size: of a window.
+        overlap: share of a window that its neighbour covers again.
     """
-    weights = torch.ones((), device=device)
-    for size in window:
-        distance = (torch.arange(size, device=device) - (size - 1) / 2) / (size * SIGMA)
-        weights = weights[..., None] * torch.exp(-0.5 * distance**2)
-    return weights
+
+    length: int
+    size: int
+    overlap: float
+
+    @cached_property
+    def starts(self) -> list[int]:
+        step = max(int(self.size * (1 - self.overlap)), 1)
+        return sorted({min(first, self.length - self.size) for first in range(0, self.length - self.size + step, step)})
+
+    @cached_property
+    def factors(self) -> list[Tensor]:
+        """The share of each window in each of its voxels: (size,) a window; over all windows they add up to 1."""
+        distance = (torch.arange(self.size, dtype=torch.float64) - (self.size - 1) / 2) / (self.size * SIGMA)
+        bell, total = torch.exp(-0.5 * distance**2), torch.zeros(self.length, dtype=torch.float64)
+        for start in self.starts:
+            total[start : start + self.size] += bell
+        return [(bell / total[start : start + self.size]).float() for start in self.starts]
+
+    @cached_property
+    def kinds(self) -> list[int]:
+        """For each window the first one with the same factors: all but those near the ends have them in common."""
+        return [next(k for k, other in enumerate(self.factors) if torch.equal(one, other)) for one in self.factors]
+
+
+class _Blend:
+    """The weights of windows, computed once for all that have the same."""
+
+    def __init__(self, axes: Sequence[_Axis], device: torch.device) -> None:
+        self.axes, self.device = axes, device
+        self.known: dict[tuple[int, ...], Tensor] = {}
+
+    def weights(self, window: Window) -> Tensor:
+        """(X, Y, Z) of a window."""
+        kinds = tuple(axis.kinds[number] for axis, number in zip(self.axes, window, strict=True))
+        if kinds not in self.known:
+            x, y, z = (axis.factors[kind] for axis, kind in zip(self.axes, kinds, strict=True))
+            self.known[kinds] = (x[:, None, None] * y[:, None] * z).to(self.device)
+        return self.known[kinds]
+
+
+def _groups(axes: Sequence[_Axis], size: int) -> list[list[Window]]:
+    """All windows, in groups that go through the network together."""
+    x, y, z = (range(len(axis.starts)) for axis in axes)
+    windows = product(x, y, z)
+    return list(iter(lambda: list(islice(windows, size)), []))
+
+
+def _padded(x: Tensor, patch: Size) -> tuple[Tensor, list[int]]:
+    """At least as large as a window, with background on both sides, and the number of voxels in front of each axis."""
+    missing = [max(size - length, 0) for size, length in zip(patch, x.shape[1:], strict=True)]
+    sides = [side for gap in reversed(missing) for side in (gap // 2, gap - gap // 2)]
+    return F.pad(x, sides, value=BACKGROUND) if any(missing) else x, [gap // 2 for gap in missing]
+
+
+def _box(axes: Sequence[_Axis], window: Window) -> tuple[slice, ...]:
+    starts = (axis.starts[number] for axis, number in zip(axes, window, strict=True))
+    return tuple(slice(start, start + axis.size) for start, axis in zip(starts, axes, strict=True))
+
+
+def _cut(x: Tensor, axes: Sequence[_Axis], window: Window, flat: int | None, neighbours: int) -> Tensor:
+    """(C, X, Y, Z), or where slices are translated (C · (1 + 2 · neighbours), U, V), background beyond the ends."""
+    box = list(_box(axes, window))
+    if flat is None:
+        return x[(slice(None), *box)]
+    own = box[flat].start
+    slices = []
+    for place in range(own - neighbours, own + neighbours + 1):
+        box[flat] = slice(min(max(place, 0), axes[flat].length - 1), None)
+        seen = x[(slice(None), *box)].select(flat + 1, 0)
+        slices.append(seen if 0 <= place < axes[flat].length else torch.full_like(seen, BACKGROUND))
+    return torch.cat(slices)

@@ -34,9 +34,10 @@ def image(intensity: Intensity, seed: int) -> Volume:
 def cohort(config: Config, folder: Path) -> Path:
     cases = []
     for number, split in enumerate(("train", "train", "val")):
-        images = {role: folder / f"{role}{number}.nii.gz" for role in ("a", "b")}
-        write(image(config.prep.a, number), images["a"])
-        write(image(config.prep.b, number + 9), images["b"])
+        wanted = {**config.prep.sources, "b": config.prep.b}
+        images = {role: folder / f"{role}{number}.nii.gz" for role in wanted}
+        for seed, (role, intensity) in enumerate(wanted.items()):
+            write(image(intensity, number + 9 * seed), images[role])
         cases.append(Case(f"p{number}", f"p{number}", split, images))
     return write_cases(cases, folder / "cases.csv")
 
@@ -59,7 +60,8 @@ def test_a_config_trains_resumes_and_translates(path: Path, tmp_path: Path, monk
     again = train(path, overrides, out=tmp_path / "run", device="cpu")
     assert again.weights_sha256 == first.weights_sha256
     assert first.best["step"] == 2
-    translate(tmp_path / "run", tmp_path / "a2.nii.gz", tmp_path / "out.nii.gz")
+    contrasts = {role: tmp_path / f"{role}2.nii.gz" for role in first.config.prep.contrasts}
+    translate(tmp_path / "run", tmp_path / "a2.nii.gz", tmp_path / "out.nii.gz", contrasts=contrasts)
     out = read(tmp_path / "out.nii.gz")
     assert out.unit == first.config.prep.b.output_unit
     assert out.modality == first.config.prep.b.modality

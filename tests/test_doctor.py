@@ -22,6 +22,8 @@ HEALTHY = {
     "logit_fake_b": -0.2,
     "logit_held_out_b": 0.25,
     "variety_b": 0.9,
+    "spread_b": 0.9,
+    "right_held_out_b": 0.7,
 }
 LOSSES = {"G_GAN": 1.0, "G_L1": 9.0, "D_fake": 0.3, "D_real": 0.3}
 

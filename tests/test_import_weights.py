@@ -651,7 +651,10 @@ def test_the_example_of_a_wrong_arch(place: Place) -> None:
     [
         ("patch=[24, 24, 24]", r"patch: \[24, 24, 24\] is a block, and the net of .* takes slices; make one of its"),
         ("patch=[22, 24, 1]", r"patch: a patch of 22×24 does not fit the net ResNet: .* multiple of 4"),
-        ("neighbours=1", r"neighbours: 1 makes 3 channels, but .* looks like .*; set neighbours=0 if it saw 0 slices"),
+        (
+            "neighbours=1",
+            r"neighbours: 1 makes 3 channels of 1 source.*, but .* looks like .*; set neighbours=0 if it saw 0 slices",
+        ),
         ("cases=cases.csv", r"cases: has no effect on weights that are trained; accepted: prep, patch, neighbours, ov"),
         ("model.lambda_l1=3", r"model\.lambda_l1: has no effect on weights that are trained"),
         ("train.steps=3", r"train\.steps: has no effect"),

@@ -15,17 +15,18 @@ import medgan
 PACKAGE = Path(medgan.__file__).parent
 ROWS = [
     {"errors"},
-    {"settings"},
+    {"settings", "processes"},
     {"volume", "atomic", "progress", "device"},
     {"formats", "prep", "nets", "losses", "metrics", "pictures", "baselines"},
-    {"cases", "phantom"},
+    {"cases", "phantom", "cache"},
     {"models", "inspect", "convert", "index", "match"},
+    {"scans", "jitter", "ledger", "diagram", "board"},
     {"data"},
     {"config", "sliding"},
     {"run"},
-    {"validate", "board", "doctor", "learner"},
-    {"translate", "train", "import_weights"},
-    {"evaluate", "cost"},
+    {"validate", "journal", "doctor", "learner", "play", "uncertainty"},
+    {"ensemble", "train", "import_weights"},
+    {"translate", "evaluate", "cost"},
     {"study", "report"},
     {"demo", "tables"},
     {"cli"},
@@ -37,8 +38,8 @@ HOMES = {
     "typer": {"cli"},
     "rich": {"progress"},
     "tensorboard": {"board"},
-    "monai": {"data", "losses", "sliding"},
-    "lightning_fabric": {"learner", "train"},
+    "monai": {"data", "nets", "sliding"},
+    "lightning_fabric": {"learner", "play", "processes", "train"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

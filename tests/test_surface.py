@@ -19,20 +19,26 @@ from medgan.cli import app
 
 NAMES = [
     "Grid", "MedganError", "Synthesis", "Volume", "__version__",
-    "convert", "demo", "evaluate", "import_weights", "index", "inspect", "read", "train", "translate", "write",
+    "cache", "convert", "demo", "evaluate", "import_weights", "index", "inspect", "read", "report", "train",
+    "translate", "write",
 ]  # fmt: skip
 COMMANDS = {
+    "cache": ["--clear"],
     "convert": ["source", "out", "--like", "--series"],
     "demo": ["--out", "--device"],
-    "evaluate": ["pred", "ref", "--mask", "--preset", "--range", "--split", "--run", "--out", "--json"],
+    "evaluate": ["pred", "ref", "--mask", "--preset", "--range", "--split", "--run", "--std", "--out", "--json"],
     "import-weights": ["weights", "overrides", "--config", "--back", "--arch", "--out"],
     "index": [
-        "folder", "--a", "--b", "--mask", "--out", "--fractions", "--split", "--seed", "--patients", "--unpaired",
+        "folder", "--a", "--b", "--contrast", "--mask", "--out", "--fractions", "--split", "--seed", "--patients",
+        "--unpaired",
     ],
     "inspect": ["path", "--identity", "--json"],
+    "report": ["run_folder", "--out"],
     "train": ["config", "overrides", "--out", "--device", "--dry-run"],
     "translate": [
-        "run_folder", "source", "out", "--to", "--series", "--split", "--device", "--batch", "--overlap", "--trust",
+        "run_folder", "source", "out", "--contrast", "--to", "--series", "--split", "--device", "--batch", "--overlap",
+        "--trust",
+        "--samples", "--vary", "--seed", "--with", "--triplanar", "--cycle",
         "--json",
     ],
 }  # fmt: skip

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medgan import __version__
 from medgan.atomic import replacing
+from medgan.errors import RunError
 from medgan.evaluate import Row
 from medgan.report.charts import Curve, draw_curve, draw_strips
 from medgan.report.gallery import Panel, hang
+from medgan.report.reliability import reliabilities
 from medgan.report.tables import case_table, conditions, duels, headings, notes, score_line, summary_table
+from medgan.report.training import course
+from medgan.run import Run, open_run
 
-__all__ = ["Curve", "Panel", "Report", "write_report"]
+__all__ = ["Curve", "Panel", "Report", "report", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Report:
         results: rows of `medgan.evaluate` by method; the first method is the one that the report is about.
         panels: cases shown in pictures.
         curves: learning curves.
+        training: lines of metrics.jsonl, as `Run.metrics` gives them: how the training went and what the doctor said.
+        error_unit: unit of the validation errors in them.
         provenance: versions, seeds, hashes and settings, by name.
         commands: lines to type to get the same again.
     """
@@ -37,8 +44,45 @@ class Report:
     results: Mapping[str, Sequence[Row]]
     panels: Sequence[Panel] = ()
     curves: Sequence[Curve] = ()
+    training: Sequence[Mapping[str, Any]] = ()
+    error_unit: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
+
+
+def report(run: Path | Run, out: Path | str | None = None) -> Path:
+    """Show how a training went: losses, vitals and validation errors by step, and what the doctor said.
+
+    Args:
+        run: a run folder, also of a training that is not over.
+        out: the page, one HTML file; `report.html` in the run folder if not given.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: if the run cannot be used, or has logged nothing yet.
+        OutputError: if the page cannot be written.
+    """
+    run = run if isinstance(run, Run) else open_run(Path(run))
+    lines = run.metrics()
+    if not lines:
+        raise RunError(f"{run.path}: has logged nothing yet; let it train until step {run.config.train.log_every}")
+    page = Report(
+        title=f"Training of {run.config.model.name}, {run.config.prep.a.modality} → {run.config.prep.b.modality}",
+        lead=[f"Step {lines[-1]['step']} of {run.config.train.steps}."],
+        results={},
+        provenance={
+            "run": str(run.path),
+            "patch": " × ".join(map(str, run.config.patch)),
+            "batch": str(run.config.train.batch),
+            "learning rate": f"{run.config.train.lr:g}",
+            "seed": str(run.config.train.seed),
+        },
+        training=lines,
+        error_unit=run.config.prep.b.output_unit,
+    )
+    return write_report(run.path / "report.html" if out is None else Path(out), page)
 
 
 def write_report(path: Path | str, report: Report) -> Path:
@@ -76,8 +120,10 @@ def _page(report: Report) -> str:
         conditions=conditions(report.results),
         duels=duels(report.results),
         strips=draw_strips(report.results),
+        reliabilities=reliabilities(report.results),
         cases=case_table(report.results),
         notes=notes(report.results),
         exhibits=[(hang(panel, len(report.panels)), score_line(first, panel.case)) for panel in report.panels],
         curves=[draw_curve(curve) for curve in report.curves if len(curve.points) > 1],
+        course=course(report.training, report.error_unit),
     )

@@ -9,9 +9,24 @@ from dataclasses import dataclass
 from medgan.evaluate import Row
 from medgan.report.tables import Heading, headings, metric_names, shown
 
-__all__ = ["Curve", "Dot", "LineChart", "StripChart", "Tick", "draw_curve", "draw_strips", "ticks"]
+__all__ = [
+    "Curve",
+    "Dot",
+    "Family",
+    "FamilyChart",
+    "Line",
+    "LineChart",
+    "StripChart",
+    "Tick",
+    "draw_curve",
+    "draw_family",
+    "draw_strips",
+    "ticks",
+]
 
 LINE_WIDTH, LINE_HEIGHT = 420.0, 190.0
+MOST_POINTS = 200
+MOST_DECADES = 6
 STRIP_WIDTH, STRIP_STEP = 760.0, 26.0
 
 
@@ -28,6 +43,27 @@ class Curve:
     name: str
     points: Sequence[tuple[int, float]]
     unit: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Quantities that are compared as training went on, in one frame.
+
+    Args:
+        name: of what they have in common.
+        lines: points (step, value) of each quantity by its name, by ascending step.
+        unit: of all values, "" if they have none.
+        limits: least and largest value of the axis; those of the values if None.
+        logarithmic: whether each step of the axis is ten times the one before; values of 0 or less are left out.
+        note: what to know when reading it.
+    """
+
+    name: str
+    lines: Mapping[str, Sequence[tuple[int, float]]]
+    unit: str = ""
+    limits: tuple[float, float] | None = None
+    logarithmic: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +97,28 @@ class LineChart:
 
 
 @dataclass(frozen=True)
+class Line:
+    """One quantity of a family: its path and what it is at the end."""
+
+    name: str
+    path: str
+    last: Dot
+
+
+@dataclass(frozen=True)
+class FamilyChart:
+    """The lines of a family in a frame of LINE_WIDTH × LINE_HEIGHT; marks are places on the axis of steps."""
+
+    family: Family
+    lines: tuple[Line, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    marks: tuple[Tick, ...]
+    width: float = LINE_WIDTH
+    height: float = LINE_HEIGHT
+
+
+@dataclass(frozen=True)
 class StripChart:
     """One metric: a line of dots, one a case, for each method; thin lines join the dots of a case."""
 
@@ -89,6 +147,62 @@ def draw_curve(curve: Curve) -> LineChart:
         x_ticks=tuple(Tick(x_of(mark), _label(mark)) for mark in x_marks if min(steps) <= mark <= max(steps)),
         y_ticks=tuple(Tick(y_of(mark), _label(mark)) for mark in y_marks),
     )
+
+
+def draw_family(family: Family, last_step: int, marks: Mapping[int, str]) -> FamilyChart | None:
+    """Lay out the lines of a family that have two points or more; None if there are none.
+
+    Of long lines the means over equal numbers of points are drawn; values that are not finite are left out.
+
+    Args:
+        family: what to draw.
+        last_step: the end of the axis of steps, which begins at 0.
+        marks: labels of steps to be marked.
+    """
+    known = {name: _thinned(_drawable(family, points)) for name, points in family.lines.items()}
+    known = {name: points for name, points in known.items() if len(points) > 1}
+    if not known:
+        return None
+    x_of = _scale(0, last_step, LINE_WIDTH)
+    y_marks, y_of = _y_axis(family, [value for points in known.values() for _, value in points])
+    return FamilyChart(
+        family=family,
+        lines=tuple(
+            _line(name, [(x_of(step), y_of(value)) for step, value in points], points[-1][1])
+            for name, points in known.items()
+        ),
+        x_ticks=tuple(Tick(x_of(mark), _label(mark)) for mark in ticks(0, last_step) if mark <= last_step),
+        y_ticks=tuple(Tick(y_of(mark), _label(mark)) for mark in y_marks),
+        marks=tuple(Tick(x_of(step), label) for step, label in marks.items()),
+    )
+
+
+def _drawable(family: Family, points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
+    least = 0.0 if family.logarithmic else -math.inf
+    return [(step, value) for step, value in points if math.isfinite(value) and value > least]
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Means over equal numbers of neighbours, the last of them at the end, so that at most MOST_POINTS are left."""
+    share = -(-len(points) // MOST_POINTS) or 1
+    groups = [points[max(end - share, 0) : end] for end in range(len(points), 0, -share)]
+    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in reversed(groups)]
+
+
+def _y_axis(family: Family, values: Sequence[float]) -> tuple[list[float], Callable[[float], float]]:
+    low, high = family.limits or (min(values), max(values))
+    if not family.logarithmic:
+        marks = ticks(low, high)
+        return marks, _scale(marks[-1], marks[0], LINE_HEIGHT)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    last = max(last, first + 1)
+    stride = -(-(last - first) // MOST_DECADES)
+    place = _scale(last, first, LINE_HEIGHT)
+    return [10.0**power for power in range(first, last + 1, stride)], lambda value: place(math.log10(value))
+
+
+def _line(name: str, places: Sequence[tuple[float, float]], last: float) -> Line:
+    return Line(name, _path(places), Dot(*places[-1], f"{last:.3g}".replace("-", "−")))
 
 
 def draw_strips(results: Mapping[str, Sequence[Row]]) -> list[StripChart]:
@@ -147,7 +261,7 @@ def _mean(dots: Mapping[tuple[str, str], Dot], method: str, y: float) -> Dot:
 def _scale(low: float, high: float, length: float) -> Callable[[float], float]:
     """From values to places: linear, `low` at 0 and `high` at `length`."""
     factor = length / ((high - low) or 1.0)
-    return lambda value: round((value - low) * factor, 2)
+    return lambda value: round((value - low) * factor, 2) + 0.0  # which makes 0 of −0
 
 
 def _path(places: Sequence[tuple[float, float]]) -> str:
