@@ -259,12 +259,18 @@ def test_an_interrupt_is_one_line_and_the_same_command_goes_on(tiny_cohort: Path
     assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 60
 
 
+def listen_to_interrupts() -> None:
+    """What a shell starts in the background is deaf to them, and so would be what the tests start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_while_there_is_nothing_to_save(good: Path, tmp_path: Path) -> None:
     """Reading a pipe that nobody writes to waits, so the moment is known."""
     os.mkfifo(tmp_path / "pipe.csv")
     command = "index {good} --a {{patient}}_mr.nii.gz --b {{patient}}_ct.nii.gz --patients {bad}/pipe.csv --out {bad}/c"
     argv = [*PROGRAM, *words(command, good, tmp_path)]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=QUIET)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(argv, text=True, env=QUIET, preexec_fn=listen_to_interrupts, **pipes)  # noqa: PLW1509
     writer: list[int] = []
     wait_for(lambda: is_read(tmp_path / "pipe.csv", writer))
     process.send_signal(signal.SIGINT)

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from medgan import nets
 from medgan.nets import gemm
+from medgan.nets.layers import Layers
 
 CONV = {2: F.conv2d, 3: F.conv3d}
 CONV_UP = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -102,3 +104,31 @@ def test_large_maps_small_weights_and_other_kernels_stay_with_torch() -> None:
     assert not gemm.pays(torch.nn.Conv2d(512, 512, 4, 1, 1), torch.empty(1, 512, 8, 8))
     assert gemm.pays(torch.nn.ConvTranspose2d(512, 512, 4, 2, 1), torch.empty(8, 512, 4, 4))
     assert not gemm.pays(torch.nn.ConvTranspose2d(512, 512, 4, 2, 1), torch.empty(16, 512, 4, 4))
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("stride", "size"), [(1, 16), (2, 16), (1, 4), (1, 2)])
+def test_a_single_sample_in_3d_is_convolved_by_the_fast_library(stride: int, size: int, last: bool) -> None:
+    """With and without gradients; against float64."""
+    torch.manual_seed(0)
+    conv = Layers(3, "instance").conv(6, 4, 3, stride=stride, padding=1, bias=True)
+    x = torch.randn(1, 6, size, size, size).requires_grad_()
+    seen_by_torch = x.to(memory_format=torch.channels_last_3d) if last else x
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU]) as told:
+        still = conv(seen_by_torch)
+    assert not any("slow_conv3d" in event.key for event in told.key_averages())
+    y = conv(seen_by_torch)
+    towards = torch.randn_like(y)
+    seen = torch.autograd.grad((y * towards).sum(), [x, conv.weight, conv.bias])
+    exact = [t.detach().double().requires_grad_() for t in (x, conv.weight, conv.bias)]
+    z = F.conv3d(*exact, stride, 1)
+    wanted = torch.autograd.grad((z * towards.double()).sum(), exact)
+    for one, other in zip([y, still, *seen], [z, z, *wanted], strict=True):
+        torch.testing.assert_close(one, other.float(), rtol=1e-4, atol=2e-4)
+
+
+def test_enough_voxels_are_convolved_beside_an_empty_sample() -> None:
+    conv = Layers(3, "instance").conv(2, 2, 3, padding=1, bias=True)
+    with profile(activities=[ProfilerActivity.CPU]) as told:
+        conv(torch.randn(1, 2, 16, 16, 16)).sum().backward()
+    assert not any("slow_conv3d" in event.key for event in told.key_averages())
