@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from medgan.errors import InputError
-from medgan.nets import gemm
+from medgan.nets.convs import Conv2d, Conv3d, ConvUp2d, ConvUp3d
 
 __all__ = [
     "BlurDown",
@@ -32,8 +32,6 @@ __all__ = [
 InitName = Literal["normal", "xavier"]
 PaddingName = Literal["zeros", "reflect"]
 UpsampleName = Literal["transposed", "resize"]
-NEGLECTED_BELOW = 20480  # channels times the first two axes
-WORTH_A_SECOND_SAMPLE = 16**3  # voxels
 _Maker = Callable[..., nn.Module]
 
 
@@ -218,82 +216,11 @@ class BlurDown(nn.Module):
         return conv(padded, each, stride=2, groups=channels)
 
 
-class _Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, also fast where it halves small maps."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return gemm.conv_4_2(x, self.weight, self.bias) if gemm.pays(self, x) else super().forward(x)
-
-
-class _ConvUp2d(nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d`, also fast where it doubles small maps."""
-
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if gemm.pays(self, x):
-            return gemm.conv_up_4_2(x, self.weight, self.bias)
-        return super().forward(x, output_size)
-
-
-class _Conv3d(nn.Conv3d):
-    """`nn.Conv3d`, also fast where it halves small maps or sees one sample, and right in bfloat16 on the smallest maps.
-
-    Where a map is shorter than the kernel, torch 2.13 on a CPU fills weight gradients in bfloat16 from memory that
-    nobody wrote. Padding by hand avoids it.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if gemm.pays(self, x):
-            return gemm.conv_4_2(x, self.weight, self.bias)
-        margin, stride = int(self.padding[0]), int(self.stride[0])
-        if all(size >= kernel for size, kernel in zip(x.shape[2:], self.kernel_size, strict=True)):
-            return _conv3d(x, self.weight, self.bias, stride, margin)
-        return _conv3d(F.pad(x, [margin] * 6), self.weight, self.bias, stride, 0)
-
-
-def _conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
-    """`F.conv3d`, fast also for one sample.
-
-    A single sample of few channels and small kernels torch 2.13 gives to a routine of its own on a CPU, up to 13 times
-    slower than the library that convolves two samples.
-    """
-    if not _is_neglected(x, weight):
-        return F.conv3d(x, weight, bias, stride, padding)
-    if not torch.is_grad_enabled():
-        return torch.mkldnn_convolution(x, weight, bias, [padding] * 3, [stride] * 3, [1] * 3, 1)
-    if x[0, 0].numel() < WORTH_A_SECOND_SAMPLE:
-        return F.conv3d(x, weight, bias, stride, padding)
-    return F.conv3d(torch.cat([x, torch.zeros_like(x)]), weight, bias, stride, padding)[:1]
-
-
-def _is_neglected(x: Tensor, weight: Tensor) -> bool:
-    """Torch's own condition (`use_mkldnn` in its Convolution.cpp)."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-        return False
-    return len(x) == 1 and weight.shape[-1] <= 3 and x[0, :, :, :, 0].numel() <= NEGLECTED_BELOW
-
-
-class _ConvUp3d(nn.ConvTranspose3d):
-    """`nn.ConvTranspose3d` that doubles sizes, also fast on small maps, and right in bfloat16 one voxel long.
-
-    There the backward pass of torch 2.13 on a CPU writes outside its memory and may kill the process. Cutting the
-    margin off by hand, instead of by `padding`, avoids it.
-    """
-
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if gemm.pays(self, x):
-            return gemm.conv_up_4_2(x, self.weight, self.bias)
-        if min(x.shape[2:]) > 1:
-            return super().forward(x, output_size)
-        whole = F.conv_transpose3d(x, self.weight, self.bias, self.stride)
-        length, width, depth = (2 * size for size in x.shape[2:])
-        return whole[:, :, 1 : 1 + length, 1 : 1 + width, 1 : 1 + depth]
-
-
-_CONV: dict[int, _Maker] = {2: _Conv2d, 3: _Conv3d}
+_CONV: dict[int, _Maker] = {2: Conv2d, 3: Conv3d}
 # Plain ones pad by hand where they reflect, so they are right in bfloat16 too.
 _CONV_REFLECTED: dict[int, _Maker] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UNPOOL: dict[int, _Maker] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_CONV_UP: dict[int, _Maker] = {2: _ConvUp2d, 3: _ConvUp3d}
+_CONV_UP: dict[int, _Maker] = {2: ConvUp2d, 3: ConvUp3d}
 _BATCH_NORM: dict[int, _Maker] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _REFLECT: dict[int, _Maker] = {2: nn.ReflectionPad2d, 3: nn.ReflectionPad3d}
 _LINEAR = {2: "bilinear", 3: "trilinear"}

@@ -12,14 +12,14 @@ import torch
 from interleaved import machine, rounds, table
 
 from medgan import nets
-from medgan.nets import layers
+from medgan.nets import convs
 
-NEGLECTED_BELOW = layers.NEGLECTED_BELOW
+NEGLECTED_BELOW = convs.NEGLECTED_BELOW
 
 
 def way(net: torch.nn.Module, x: torch.Tensor, *, learns: bool, below: int) -> Callable[[], None]:
     def once() -> None:
-        layers.NEGLECTED_BELOW = below
+        convs.NEGLECTED_BELOW = below
         with torch.set_grad_enabled(learns):
             y = net(x)
         if learns:
