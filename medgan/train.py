@@ -38,7 +38,7 @@ __all__ = ["StoppedError", "cases_of", "load_config", "train"]
 AllPatches = Patches | UnpairedPatches
 EXPLODED = 1e6
 RESTATE_BATCHES = 16
-EXAMINED = 8
+EXAMINED, LOOKS = 8, 6  # patches at once, and how often: under batch norm one look says little
 
 
 class StoppedError(TrainingError):
@@ -198,11 +198,14 @@ def _check_up(run: Run, learner: Learner, held_out: Sequence[Scan], patches: All
     config, device = run.config, next(learner.shadow.parameters()).device
     pairs = [scan for scan in held_out if isinstance(scan, Pair)]
     unseen = Patches(pairs, config.patch, config.augment, config.train.seed, neighbours=config.neighbours)
-    seen_then_unseen = [
-        next(batches(source, batch=EXAMINED, start=0, stop=1)).to(device, memory_format=config.memory_format)
-        for source in (patches, *([unseen] if pairs else []))
+    streams = [
+        batches(source, batch=EXAMINED, start=0, stop=LOOKS) for source in (patches, *([unseen] if pairs else []))
     ]
-    vitals = examine(learner.game, *seen_then_unseen)
+    looks = [
+        examine(learner.game, *(batch.to(device, memory_format=config.memory_format) for batch in together))
+        for together in zip(*streams, strict=True)
+    ]
+    vitals = {name: sum(look[name] for look in looks) / LOOKS for name in looks[0]}
     lines = journal.lines()
     known: list[str] = next((line["alarms"] for line in reversed(lines) if "alarms" in line), [])
     found = alarms([*lines, {"vitals": vitals}])
