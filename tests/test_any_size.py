@@ -44,13 +44,16 @@ def repeated(x: Tensor, size: list[int]) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("name", GENERATORS)
-@pytest.mark.parametrize("dims", [2, 3])
+# SwinUNETR takes seconds in 3-D.
+EVERY_NET = [(name, 2) for name in GENERATORS] + [
+    pytest.param(name, 3, marks=[pytest.mark.slow] if name == "swin_unetr" else []) for name in GENERATORS
+]
+
+
+@pytest.mark.parametrize(("name", "dims"), EVERY_NET)
 @torch.no_grad()
 def test_a_net_in_evaluation_takes_every_size_and_moves_nothing(name: str, dims: int) -> None:
     """It gives what it gives for the image continued by its edge, at the same indices."""
-    if (name, dims) == ("swin_unetr", 3):
-        pytest.skip("takes seconds, and its code knows no dimensions")
     net = make(name, dims, "instance")
     for size in ODD[dims]:
         x = noise(1, 1, *size)
