@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import uuid
@@ -18,10 +20,10 @@ __all__ = ["refuse_full_folder", "replacing"]
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary sibling of `path`, to be written as a file or made as a folder; it takes its name on success.
 
-    A file replaces an older one. A folder replaces nothing but an empty folder.
+    A file replaces an older one. A folder replaces nothing but an empty folder that is no mount point.
 
     Raises:
-        OutputError: if the place cannot be written, is full, or is a folder with something in it.
+        OutputError: if the place cannot be written, is full, is a mount point, or is a folder with something in it.
 
     Example:
         >>> import tempfile
@@ -41,6 +43,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
+        if error.errno == errno.EBUSY and path.is_dir():
+            raise _mounted(path) from error
         raise OutputError(f"{_final(path)}: cannot be written ({_reason(error)}); choose another place") from error
     finally:
         _remove(temporary)
@@ -62,10 +66,18 @@ def refuse_full_folder(path: Path) -> None:
     """What `replacing` would refuse after the work, refused before it.
 
     Raises:
-        OutputError: if `path` is a folder with something in it.
+        OutputError: if `path` is a folder with something in it, or a mount point, such as a volume of a container.
     """
     if path.is_dir() and any(path.iterdir()):
         raise OutputError(f"{path}: is a folder with something in it; name a new or empty one")
+    if path.is_dir() and os.path.ismount(path):
+        raise _mounted(path)
+
+
+def _mounted(path: Path) -> OutputError:
+    return OutputError(
+        f"{path}: is a mount point, and what is written appears whole by taking its place; name a folder inside it"
+    )
 
 
 def _remove(path: Path) -> None:

@@ -23,6 +23,9 @@ __all__ = ["Config", "TrainSettings", "dump", "load"]
 # PyYAML lets more than its own error through: `2001-99-99`, `!!bool 7`, `!!int ""`, a thousand open brackets.
 NO_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
+# Of the schedule `plateau`: it waits for that many validations in vain, as the reference implementation does.
+PLATEAU_PATIENCE = 5
+
 # Settings that name files: in a YAML file relative to that file, on the command line to the working folder.
 PATHS = {("cases",), ("model", "perceptual", "vgg19")}
 
@@ -38,8 +41,11 @@ class TrainSettings(Settings):
         clip: largest L2 norm of a player's gradient, which is scaled down to it; 0 for no limit.
         lr: of Adam, for both players.
         betas: of Adam.
-        decay: how the learning rate falls: `linear` or `cosine` to zero, or by `step`, to a tenth each time.
+        decay: how the learning rate falls: `linear` or `cosine` to zero, by `step` to a tenth each time, or on a
+            `plateau` to a fifth each time, which is when six validations (after the warmup) have no MAE that is 1 %
+            below the least.
         decay_from: share of the steps after which it falls; by `step`, also the share between one time and the next.
+            Not for `plateau`.
         warmup: steps in which the learning rate rises to `lr`; transformers want some.
         ema: decay of the running average of the generator's weights, which is what the run keeps; 0 for none.
         precision: `bf16` computes in bfloat16 where that is safe (autocast), `fp16` on a GPU in float16 with scaled
@@ -63,7 +69,7 @@ class TrainSettings(Settings):
     clip: float = Field(default=0.0, ge=0)
     lr: float = Field(default=2e-4, gt=0, lt=1)
     betas: tuple[float, float] = (0.5, 0.999)
-    decay: Literal["linear", "cosine", "step"] = "linear"
+    decay: Literal["linear", "cosine", "step", "plateau"] = "linear"
     decay_from: float = Field(default=0.5, ge=0, le=1)
     warmup: int = Field(default=0, ge=0)
     ema: float = Field(default=0.999, ge=0, lt=1)
@@ -82,6 +88,20 @@ class TrainSettings(Settings):
     def _a_step_has_a_length(self) -> TrainSettings:
         if self.decay == "step" and not self.decay_from:
             raise ValueError("decay_from: 0 would be a step without end; give the share of the steps between two")
+        return self
+
+    @model_validator(mode="after")
+    def _a_plateau_can_be_seen(self) -> TrainSettings:
+        if self.decay != "plateau":
+            return self
+        if self.decay_from != type(self).model_fields["decay_from"].default:
+            raise ValueError("decay_from: a plateau begins when validation gets no better, not at a step; leave it out")
+        seen = [at for at in range(self.validate_every, self.steps, self.validate_every) if at >= self.warmup]
+        if len(seen) < (least := PLATEAU_PATIENCE + 2):
+            raise ValueError(
+                f"validate_every: {self.validate_every} leaves {len(seen)} validations between the warmup and the last "
+                f"step, and a plateau is not seen in less than {least}; lower it or take another decay"
+            )
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -22,9 +23,26 @@ from medgan.processes import PATIENCE, gathered, is_first, place
 from medgan.progress import say
 from medgan.run import Run
 
-__all__ = ["Learner", "fabric_for", "lay_out", "new_game", "new_learner", "save_learner", "set_up"]
+__all__ = [
+    "Learner",
+    "fabric_for",
+    "lay_out",
+    "new_game",
+    "new_learner",
+    "operations_named",
+    "save_learner",
+    "set_up",
+]
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+# What asks for the operations that torch knows in no deterministic form on a GPU.
+USERS = {
+    "reflection_pad": "resnet generators, padding: reflect and antialias pad by reflection",
+    "upsample": "upsample: resize, antialias and registration interpolate",
+    "avg_pool3d": "in 3-D, res_unet generators and discriminator.scales take means of blocks",
+    "grid_sampler": "registration bends images",
+    "nll_loss": "cut compares places by cross entropy",
+}
 
 
 @dataclass
@@ -36,6 +54,7 @@ class Learner:
     optimizers: dict[Player, torch.optim.Optimizer]
     step: int = 0
     best: dict[str, float | None] = field(default_factory=dict)
+    maes: dict[int, float | None] = field(default_factory=dict)  # of all validations, by their step
 
 
 def new_game(config: Config) -> Translator:
@@ -60,7 +79,8 @@ def new_learner(game: Translator, run: Run, fabric: Fabric) -> Learner:
     if not state:
         return Learner(game, shadow, optimizers)
     fabric.strategy.precision.load_state_dict(state.get("precision", {}))
-    return Learner(game, shadow, optimizers, step=state["step"], best=state["best"])
+    so_far = {"step": state["step"], "best": state["best"], "maes": state.get("maes", {})}
+    return Learner(game, shadow, optimizers, **so_far)
 
 
 def _own_buffers(state: Mapping[str, Any], run: Run) -> dict[str, Tensor]:
@@ -115,7 +135,7 @@ def set_up(
 
 def save_learner(run: Run, learner: Learner, fabric: Fabric) -> None:
     """Replace the checkpoint of the run by the learner as it is; all processes take part, the first one writes."""
-    state: dict[str, Any] = {"step": learner.step, "best": learner.best}
+    state: dict[str, Any] = {"step": learner.step, "best": learner.best, "maes": learner.maes}
     if fabric.world_size > 1:
         state["buffers"] = gathered(_buffers(learner.game))
     if precision := fabric.strategy.precision.state_dict():
@@ -166,3 +186,24 @@ def _be_deterministic(wanted: bool) -> None:
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
     torch.use_deterministic_algorithms(wanted)
+
+
+@contextmanager
+def operations_named() -> Iterator[None]:
+    """Where `train.deterministic` forbids an operation, tell which one it was and what asks for it.
+
+    Raises:
+        ConfigError: for torch's own error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        before, refusal, _ = str(error).partition(" does not have a deterministic implementation")
+        if not refusal:
+            raise
+        operation = before.rpartition("\n")[2]
+        users = [user for part, user in USERS.items() if part in operation]
+        raise ConfigError(
+            f"train.deterministic: torch has no deterministic {operation}, which this training needs; set it to false"
+            + "".join(f", or do without ({user})" for user in users)
+        ) from None

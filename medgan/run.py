@@ -275,7 +275,9 @@ def start_run(path: Path, config: Config) -> Run:
 def _refuse_other_config(run: Run, config: Config) -> None:
     old, new = _flat(run.config.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
-    changed = [key for key in changed if key.rpartition(".")[2] not in MAY_DIFFER]
+    # A plateau is seen in validations, so when they are is a part of what was trained.
+    may_differ = MAY_DIFFER - ({"validate_every"} if config.train.decay == "plateau" else set())
+    changed = [key for key in changed if key.rpartition(".")[2] not in may_differ]
     if changed:
         shown = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} now)" for key in changed[:4])
         raise RunError(f"{run.path}: was started with another config: {shown}; name a new folder or the same config")

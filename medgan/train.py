@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from torch import Tensor
 
 import medgan
 from medgan.cases import Case, read_cases
-from medgan.config import Config, TrainSettings, load
+from medgan.config import PLATEAU_PATIENCE, Config, TrainSettings, load
 from medgan.data import Batches, Pair, Patches, Scan, UnpairedPatches, batches, read_pairs, read_scans
 from medgan.doctor import alarms, examine, gradient_lengths
 from medgan.errors import CasesError, ConfigError, TrainingError
 from medgan.formats.png import synthetic_text, write_png
 from medgan.journal import Journal
-from medgan.learner import Learner, fabric_for, new_game, new_learner, save_learner
+from medgan.learner import Learner, fabric_for, new_game, new_learner, operations_named, save_learner
 from medgan.models.base import Batch, Game
 from medgan.play import play
 from medgan.processes import all_of, gathered, is_first, place, share
@@ -78,7 +78,8 @@ def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Pa
     held_out = _held_out(config, share(validation))
     if is_first():
         start_run(run.path, config).write_card(_card(learner, training, validation))
-    _loop(run, learner, fabric, patches, held_out)
+    with operations_named():
+        _loop(run, learner, fabric, patches, held_out)
     if is_first():
         run.write_card(_card(learner, training, validation) | {"best": learner.best})
     return run
@@ -119,7 +120,9 @@ def _loop(run: Run, learner: Learner, fabric: Fabric, patches: AllPatches, held_
 def _log(journal: Journal, learner: Learner, window: _Window, elapsed_s: float) -> None:
     losses, lengths = window.means(learner.step), gradient_lengths(learner.game)
     pace = {"elapsed_s": round(elapsed_s, 2), "data_wait": round(window.data_wait, 4)}
-    journal.write(learner.step, loss=losses, grad={player: float(x) for player, x in lengths.items()}, **pace)
+    rates = {player: optimizer.param_groups[0]["lr"] for player, optimizer in learner.optimizers.items()}
+    grad = {player: float(length) for player, length in lengths.items()}
+    journal.write(learner.step, loss=losses, grad=grad, lr=rates, **pace)
 
 
 def _over(learner: Learner, settings: TrainSettings) -> str:
@@ -135,7 +138,7 @@ def _over(learner: Learner, settings: TrainSettings) -> str:
 def _step(learner: Learner, parts: Sequence[Batch], fabric: Fabric, settings: TrainSettings) -> dict[str, Tensor]:
     _draw_anew(settings.seed, learner.step)
     for optimizer in learner.optimizers.values():
-        optimizer.param_groups[0]["lr"] = settings.lr * _pace(learner.step, settings)
+        optimizer.param_groups[0]["lr"] = settings.lr * _pace(learner.step, settings, learner.maes)
     losses = play(learner.game, parts, learner.optimizers, fabric, clip=settings.clip)
     learner.step += 1
     _follow(learner.shadow, learner.game, settings.ema, learner.step)
@@ -152,9 +155,11 @@ def _draw_anew(seed: int, step: int) -> None:
         torch.manual_seed(int(torch.randint(2**62, (rank,))[-1]))
 
 
-def _pace(step: int, settings: TrainSettings) -> float:
-    """The learning rate of a step as a share of `lr`."""
+def _pace(step: int, settings: TrainSettings, maes: Mapping[int, float | None]) -> float:
+    """The learning rate of a step as a share of `lr`; `maes` of the validations so far, by their step."""
     warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    if settings.decay == "plateau":
+        return warm / 5.0 ** _plateaus(mae for at, mae in maes.items() if at >= settings.warmup)
     start = settings.decay_from * settings.steps
     if settings.decay == "step":
         return float(warm * 0.1 ** (step // start))
@@ -162,6 +167,19 @@ def _pace(step: int, settings: TrainSettings) -> float:
         return warm
     left = (settings.steps - step) / (settings.steps - start)
     return warm * (left if settings.decay == "linear" else (1 - math.cos(math.pi * left)) / 2)
+
+
+def _plateaus(maes: Iterable[float | None]) -> int:
+    """How often the error has got no better, as torch's ReduceLROnPlateau counts for the reference implementation."""
+    least, in_vain, plateaus = math.inf, 0, 0
+    for mae in maes:
+        if mae is not None and mae < 0.99 * least:
+            least, in_vain = mae, 0
+        else:
+            in_vain += 1
+        if in_vain > PLATEAU_PATIENCE:
+            in_vain, plateaus = 0, plateaus + 1
+    return plateaus
 
 
 @torch.no_grad()
@@ -182,6 +200,7 @@ def _validate(run: Run, learner: Learner, held_out: Sequence[Scan], patches: All
     fakes = [translate_scan(learner.shadow, scan, config, device) for scan in held_out]
     scores = mean(all_of([score(*pair, config.prep.b.output_range) for pair in zip(fakes, held_out, strict=True)]))
     journal.write(learner.step, val=scores)
+    learner.maes[learner.step] = scores.get("mae")
     if is_first():
         _show(run, learner.step, show(fakes, held_out, config.prep.b.output_range), journal)
     _keep_best(run, learner, scores)
@@ -287,6 +306,7 @@ def cases_of(config: Config, split: str) -> list[Case]:
 
     Raises:
         CasesError: if there are none, or without pairs no image to translate from or, in training, to.
+        ConfigError: if nothing in validation tells the learning rate when to fall.
     """
     cases = read_cases(config.cases, split=split, required=config.required)
     for role in ("a", "b") if split == "train" else ("a",):
@@ -295,7 +315,19 @@ def cases_of(config: Config, split: str) -> list[Case]:
             raise CasesError(
                 f"{config.cases}: has no case{image} in the split {split}; add some or index with another --split"
             )
+    if split == "val":
+        _refuse_blind(config, cases)
     return cases
+
+
+def _refuse_blind(config: Config, validation: Sequence[Case]) -> None:
+    by_error = {"decay: plateau": config.train.decay == "plateau", "patience": config.train.patience > 0}
+    asked = [f"train.{name}" for name, is_so in by_error.items() if is_so]
+    if asked and not any({"a", "b"} <= case.images.keys() for case in validation):
+        raise ConfigError(
+            f"{asked[0]}: goes by the validation error, and no case of the split val in {config.cases} has both images "
+            "to tell it; add pairs there, or do without"
+        )
 
 
 def _patches(config: Config, cases: Sequence[Case]) -> AllPatches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, get_args, get_origin
 
 import pytest
@@ -48,6 +49,11 @@ def small_batch(spatial_dims: int = 2, samples: int = 2) -> Batch:
     return Batch(a, 1 - 2 * a.square())
 
 
+def exact(batch: Batch) -> Batch:
+    """In float64."""
+    return Batch(*(None if x is None else x.double() for x in (batch.a, batch.b)))
+
+
 def step(game: Game, batch: Batch, adams: dict[Player, torch.optim.Optimizer]) -> dict[str, float]:
     """One move of each player, the other one frozen."""
     seen = {}
@@ -72,6 +78,38 @@ def gradients(net: nn.Module) -> list[Tensor]:
     return [p.grad for p in net.parameters() if p.grad is not None]
 
 
+def assert_gradients_stay(new_game: Callable[[], Game], batch: Batch) -> None:
+    """The losses of a player reach all that it owns and nothing of the other's."""
+    for player in ("generator", "discriminator"):
+        game = new_game()
+        fakes = game.generate(batch)
+        other: Player = "discriminator" if player == "generator" else "generator"
+        game.nets(other).requires_grad_(False)
+        torch.stack(list(game.losses(player, batch, fakes).values())).sum().backward()
+        assert len(gradients(game.nets(player))) == len(list(game.nets(player).parameters()))
+        assert all(g.isfinite().all() for g in gradients(game.nets(player)))
+        assert not gradients(game.nets(other)), f"the losses of the {player} leak into the {other}"
+
+
+def assert_bfloat16_stays_finite(game: Game, batch: Batch) -> None:
+    adams = new_adams(game)
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = [step(game, batch, adams) for _ in range(2)]
+    assert all(torch.tensor(list(losses.values())).isfinite().all() for losses in seen)
+    assert all(p.isfinite().all() for p in game.parameters())
+
+
+def assert_channels_last_trains_alike(new_game: Callable[[], Game], batch: Batch) -> None:
+    """In float64: PyTorch's own instance norm would train on wrong gradients here at batch 1."""
+    results = []
+    for memory_format in (torch.contiguous_format, CHANNELS_LAST[batch.both()[0].ndim - 2]):
+        game = new_game().double().to(memory_format=memory_format)
+        adams = new_adams(game)
+        results.append([step(game, exact(batch).to(memory_format=memory_format), adams) for _ in range(3)])
+    for plain, last in zip(*results, strict=True):
+        assert last == pytest.approx(plain, rel=1e-6)
+
+
 @every_model
 @every_size
 def test_losses_are_named_scalars_and_finite(member: type[Settings], spatial_dims: int) -> None:
@@ -90,16 +128,7 @@ def test_losses_are_named_scalars_and_finite(member: type[Settings], spatial_dim
 
 @every_model
 def test_gradients_stay_with_their_player(member: type[Settings]) -> None:
-    batch = small_batch()
-    for player in ("generator", "discriminator"):
-        game = small_game(member)
-        fakes = game.generate(batch)
-        other: Player = "discriminator" if player == "generator" else "generator"
-        game.nets(other).requires_grad_(False)
-        torch.stack(list(game.losses(player, batch, fakes).values())).sum().backward()
-        assert len(gradients(game.nets(player))) == len(list(game.nets(player).parameters()))
-        assert all(g.isfinite().all() for g in gradients(game.nets(player)))
-        assert not gradients(game.nets(other)), f"the losses of the {player} leak into the {other}"
+    assert_gradients_stay(lambda: small_game(member), small_batch())
 
 
 @every_model
@@ -162,29 +191,17 @@ def test_a_saved_game_plays_on_alike(member: type[Settings]) -> None:
 @every_model
 @every_size
 def test_bf16_autocast_stays_finite(member: type[Settings], spatial_dims: int) -> None:
-    game, batch = small_game(member, spatial_dims), small_batch(spatial_dims)
-    adams = new_adams(game)
-    with torch.autocast("cpu", torch.bfloat16):
-        seen = [step(game, batch, adams) for _ in range(2)]
-    assert all(torch.tensor(list(losses.values())).isfinite().all() for losses in seen)
-    assert all(p.isfinite().all() for p in game.parameters())
+    assert_bfloat16_stays_finite(small_game(member, spatial_dims), small_batch(spatial_dims))
 
 
 @every_model
 @every_size
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_channels_last_trains_alike(member: type[Settings], spatial_dims: int, norm: str) -> None:
-    """At batch 1 and in float64: PyTorch's own instance norm would train on wrong gradients here."""
     changed = {name: value | {"norm": norm} for name, value in small_nets(member).items()}
-    batch = small_batch(spatial_dims, samples=1)
-    results = []
-    for memory_format in (torch.contiguous_format, CHANNELS_LAST[spatial_dims]):
-        game = small_game(member, spatial_dims, **changed).double().to(memory_format=memory_format)
-        exact = Batch(*(None if x is None else x.double() for x in (batch.a, batch.b)))
-        adams = new_adams(game)
-        results.append([step(game, exact.to(memory_format=memory_format), adams) for _ in range(3)])
-    for plain, last in zip(*results, strict=True):
-        assert last == pytest.approx(plain, rel=1e-6)
+    assert_channels_last_trains_alike(
+        lambda: small_game(member, spatial_dims, **changed), small_batch(spatial_dims, samples=1)
+    )
 
 
 @every_model

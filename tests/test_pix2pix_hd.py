@@ -5,22 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from resuming import assert_translates, killed_and_whole, state
 from safetensors.torch import load_file, save_file
-from test_models import CHANNELS_LAST, gradients, new_adams, small_batch, step
+from test_models import (
+    assert_bfloat16_stays_finite,
+    assert_channels_last_trains_alike,
+    assert_gradients_stay,
+    exact,
+    new_adams,
+    small_batch,
+    step,
+)
 from torch import Tensor, nn
 
-from medgan import read, translate
 from medgan.config import load
 from medgan.errors import ConfigError, InputError
 from medgan.losses import feature_distance
-from medgan.models import Batch, CUTSettings, CycleGANSettings, Pix2pix, Pix2pixSettings, SupervisedSettings
+from medgan.models import CUTSettings, CycleGANSettings, Pix2pix, Pix2pixSettings, SupervisedSettings
 from medgan.models.conditional import PairedDiscriminatorSettings
 from medgan.models.players import DiscriminatorSettings
 from medgan.nets.patchgan import MultiScale, PatchGAN
@@ -37,11 +43,6 @@ def hd(spatial_dims: int = 2, **values: Any) -> Pix2pix:
     torch.manual_seed(0)
     settings = Pix2pixSettings.parse({"generator": GENERATOR, "discriminator": JUDGE | {"scales": 2}} | values)
     return settings.build(in_channels=1, out_channels=1, spatial_dims=spatial_dims)
-
-
-def exact_batch(spatial_dims: int = 2) -> Batch:
-    batch = small_batch(spatial_dims)
-    return Batch(*(None if x is None else x.double() for x in (batch.a, batch.b)))
 
 
 def halved(x: Tensor) -> Tensor:
@@ -124,7 +125,7 @@ def test_patches_too_small_for_the_last_scale_are_refused_before_training() -> N
 @pytest.mark.parametrize("gan", ["vanilla", "lsgan", "hinge"])
 def test_losses_are_summed_over_scales(spatial_dims: int, gan: str) -> None:
     """Equation 3: a sum over the discriminators, each with its own mean; the discriminator's half as in pix2pix."""
-    game, batch = hd(spatial_dims, gan=gan).double(), exact_batch(spatial_dims)
+    game, batch = hd(spatial_dims, gan=gan).double(), exact(small_batch(spatial_dims))
     a, b = batch.pair()
     fakes = {"b": torch.rand_like(b)}
     real, fake = {}, {}
@@ -183,7 +184,8 @@ def test_scales_are_one_to_three(scales: int) -> None:
 def test_features_are_matched_as_published(spatial_dims: int, scales: int, num_layers: int) -> None:
     """Equation 4, with 4 / (number of layers + 1) for each layer and 1 / (number of discriminators)."""
     judge = JUDGE | {"num_layers": num_layers, "scales": scales}
-    game, batch = hd(spatial_dims, lambda_feature=10.0, discriminator=judge).double(), exact_batch(spatial_dims)
+    game = hd(spatial_dims, lambda_feature=10.0, discriminator=judge).double()
+    batch = exact(small_batch(spatial_dims))
     a, b = batch.pair()
     fakes = {"b": torch.rand_like(b)}
     real, fake = torch.cat([a, b], 1), torch.cat([a, fakes["b"]], 1)
@@ -230,30 +232,13 @@ def test_a_game_without_features_is_not_asked_for_them() -> None:
 
 @DIMS
 def test_gradients_stay_with_their_player(spatial_dims: int) -> None:
-    batch = small_batch(spatial_dims)
-    for player, other in (("generator", "discriminator"), ("discriminator", "generator")):
-        game = hd(spatial_dims, lambda_feature=10.0)
-        fakes = game.generate(batch)
-        game.nets(other).requires_grad_(False)  # type: ignore[arg-type]
-        torch.stack(list(game.losses(player, batch, fakes).values())).sum().backward()  # type: ignore[arg-type]
-        own = list(game.nets(player).parameters())  # type: ignore[arg-type]
-        assert len(gradients(game.nets(player))) == len(own)  # type: ignore[arg-type]
-        assert not gradients(game.nets(other))  # type: ignore[arg-type]
+    assert_gradients_stay(lambda: hd(spatial_dims, lambda_feature=10.0), small_batch(spatial_dims))
 
 
 @DIMS
 def test_channels_last_and_bfloat16_train_alike(spatial_dims: int) -> None:
-    results = []
-    for memory_format in (torch.contiguous_format, CHANNELS_LAST[spatial_dims]):
-        game = hd(spatial_dims, lambda_feature=10.0).double().to(memory_format=memory_format)
-        adams = new_adams(game)
-        batch = exact_batch(spatial_dims).to(memory_format=memory_format)
-        results.append([step(game, batch, adams) for _ in range(3)])
-    assert results[1] == [pytest.approx(one, rel=1e-6) for one in results[0]]
-    game, batch = hd(spatial_dims, lambda_feature=10.0), small_batch(spatial_dims)
-    with torch.autocast("cpu", torch.bfloat16):
-        seen = [step(game, batch, new_adams(game)) for _ in range(2)]
-    assert np.isfinite([list(losses.values()) for losses in seen]).all()
+    assert_channels_last_trains_alike(lambda: hd(spatial_dims, lambda_feature=10.0), small_batch(spatial_dims))
+    assert_bfloat16_stays_finite(hd(spatial_dims, lambda_feature=10.0), small_batch(spatial_dims))
 
 
 def test_features_alone_teach() -> None:
@@ -392,7 +377,7 @@ def test_it_is_no_part_of_the_game(vgg: Path) -> None:
 @DIMS
 def test_its_loss_is_weighted_and_named(vgg: Path, spatial_dims: int) -> None:
     game = hd(spatial_dims, perceptual={"vgg19": str(vgg), "weight": 3}).double()
-    batch = exact_batch(spatial_dims)
+    batch = exact(small_batch(spatial_dims))
     fakes = {"b": torch.rand_like(batch.pair()[1])}
     torch.manual_seed(1)
     seen = float(game.generator_losses(batch, fakes)["G_perceptual"])
@@ -484,13 +469,9 @@ def test_the_file_is_looked_for_beside_the_config(tmp_path: Path, monkeypatch: p
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
-def kill(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("patch", ["[16, 16, 1]", "[16, 16, 16]"])
 def test_it_trains_resumes_and_translates_without_the_file(
-    patch: str, vgg: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    patch: str, vgg: Path, tiny_cohort: Path, tmp_path: Path
 ) -> None:
     mine = tmp_path / "mine.pth"
     mine.write_bytes(vgg.read_bytes())
@@ -501,22 +482,14 @@ def test_it_trains_resumes_and_translates_without_the_file(
         f"model.perceptual={{vgg19: {mine}, weight: 10}}",
         *("train.steps=3", "train.validate_every=3", "train.checkpoint_every=2"),
     ]
-    monkeypatch.setattr(import_module("medgan.train"), "_validate", kill)
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "killed", device="cpu")
-    monkeypatch.undo()
-    killed, whole = (
-        train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / name, device="cpu") for name in ("killed", "whole")
-    )
-    assert killed.weights_sha256 == whole.weights_sha256
+    _, whole = killed_and_whole(tiny_cohort / "tiny.yaml", overrides, tmp_path, kills=[3])
     names = {"D_fake", "D_real", "G_GAN", "G_feature", "G_L1", "G_perceptual"}
     assert whole.metrics()[0]["loss"].keys() == names
     assert {name.split(".")[0] for name in load_file(whole.weights_path)} == {"b"}
-    state = torch.load(whole.state_path, weights_only=True)
-    assert all(name.startswith(("generators.", "discriminators.")) for name in state["game"])
-    assert any(name.startswith("discriminators.b.judges.1.") for name in state["game"])
+    game: Any = state(whole.path)["game"]
+    assert all(name.startswith(("generators.", "discriminators.")) for name in game)
+    assert any(name.startswith("discriminators.b.judges.1.") for name in game)
     held = json.loads((whole.path / "card.json").read_text())["files_sha256"]
     assert held == {"perceptual.vgg19": hashlib.sha256(mine.read_bytes()).hexdigest()}
     mine.unlink()
-    translate(whole.path, tiny_cohort / "p4_mr.nii.gz", tmp_path / "o.nii.gz", device="cpu")
-    assert read(tmp_path / "o.nii.gz").unit == "HU"
+    assert_translates(whole, tiny_cohort, tmp_path / "o.nii.gz")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from medgan.config import Config
 from medgan.doctor import gradient_lengths
 from medgan.errors import ConfigError
-from medgan.learner import fabric_for, new_game, new_learner, save_learner, set_up
+from medgan.learner import USERS, fabric_for, new_game, new_learner, operations_named, save_learner, set_up
+from medgan.models import CUTSettings, Pix2pixSettings
 from medgan.models.base import Batch, Game
 from medgan.play import play
 from medgan.run import Run
@@ -147,6 +151,93 @@ def test_a_deterministic_training(tiny_cohort: Path, tmp_path: Path) -> None:
     )
     fabric_for(config(MODELS["pix2pix"]), "cpu")
     assert run.best["step"] == 2
+
+
+def test_an_operation_that_is_not_deterministic_is_named(
+    tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`put_` is one that torch refuses on a CPU too; the same folder takes the other setting afterwards."""
+    loop, settings = import_module("medgan.train"), ["train.steps=2", "train.deterministic=true"]
+    monkeypatch.setattr(loop, "play", lambda *_, **__: torch.zeros(3).put_(torch.tensor([0]), torch.ones(1)))
+    with pytest.raises(
+        ConfigError, match=r"^train\.deterministic: torch has no deterministic put_, which .* to false$"
+    ):
+        train(tiny_cohort / "tiny.yaml", settings, out=tmp_path / "r", device="cpu")
+    monkeypatch.undo()
+    fabric_for(config(MODELS["pix2pix"]), "cpu")
+    assert train(tiny_cohort / "tiny.yaml", settings[:1], out=tmp_path / "r", device="cpu").best["step"] == 2
+
+
+def refused(operation: str) -> str:
+    """What is told of an operation that torch has on a CPU alone."""
+    torch_says = f"{operation} does not have a deterministic implementation, but you set 'torch.use_deterministic_"
+    with pytest.raises(ConfigError) as error, operations_named():
+        raise RuntimeError(torch_says)
+    return str(error.value)
+
+
+def test_what_asks_for_the_operation_is_named() -> None:
+    told = refused("reflection_pad2d_backward_out_cuda")
+    assert "no deterministic reflection_pad2d_backward_out_cuda" in told
+    assert told.endswith("or do without (resnet generators, padding: reflect and antialias pad by reflection)")
+    with pytest.raises(RuntimeError, match="out of memory"), operations_named():
+        raise RuntimeError("out of memory")
+
+
+class Operations(TorchDispatchMode):
+    """Notes the names of the operations that torch does, also in backward passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+UNET = {"name": "unet_32", "width": 2}
+JUDGE = NETS["discriminator"]
+
+
+@pytest.mark.parametrize(
+    ("model", "spatial_dims", "parts"),
+    [
+        ({}, 2, set()),
+        ({}, 3, set()),
+        ({"lambda_feature": 1.0}, 3, set()),
+        ({"generator": NETS["generator"]}, 3, {"reflection_pad"}),
+        ({"generator": {**UNET, "padding": "reflect"}}, 2, {"reflection_pad"}),
+        ({"discriminator": {**JUDGE, "antialias": True}}, 2, {"reflection_pad"}),
+        ({"generator": {**UNET, "upsample": "resize"}}, 3, {"upsample"}),
+        ({"generator": {**NETS["generator"], "antialias": True}}, 2, {"reflection_pad", "upsample"}),
+        ({"registration": {"width": 2}}, 2, {"grid_sampler", "upsample"}),
+        ({"discriminator": {**JUDGE, "scales": 2}}, 3, {"avg_pool3d"}),
+        ({"discriminator": {**JUDGE, "scales": 2}}, 2, set()),
+    ],
+)
+def test_operations_are_asked_for_by_what_is_told(model: dict[str, Any], spatial_dims: int, parts: set[str]) -> None:
+    settings = Pix2pixSettings.parse({"generator": UNET, "discriminator": JUDGE, **model})
+    assert asked_for(settings, [32] * spatial_dims) == parts
+
+
+def test_so_do_cut_and_residual_u_nets() -> None:
+    nets = {"generator": {**NETS["generator"], "antialias": False}, "discriminator": {**JUDGE, "antialias": False}}
+    assert asked_for(CUTSettings.parse(nets), [32, 32]) == {"reflection_pad", "nll_loss"}
+    deep = Pix2pixSettings.parse({"generator": {"name": "res_unet_32", "width": 2}, "discriminator": JUDGE})
+    assert asked_for(deep, [64, 32, 32]) == {"avg_pool3d"}
+    assert asked_for(deep, [64, 32]) == set()
+
+
+def asked_for(settings: CUTSettings | Pix2pixSettings, size: list[int]) -> set[str]:
+    """Which of the named operations a step of a game does."""
+    torch.manual_seed(0)
+    game = settings.build(in_channels=1, out_channels=1, spatial_dims=len(size))
+    optimizers = {player: torch.optim.SGD(game.nets(player).parameters()) for player in game.order}
+    batch = Batch(*(torch.rand(1, 1, *size) for _ in range(2)))
+    with Operations() as seen:
+        play(game, [batch], optimizers, precise())
+    return {part for part in USERS for name in seen.names if part in name}
 
 
 @pytest.mark.slow

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from resuming import assert_translates, killed_and_whole, state
 from safetensors.torch import load_file
 from scipy.ndimage import gaussian_filter, map_coordinates, shift
-from test_models import CHANNELS_LAST, gradients, new_adams, small_batch, step
+from test_models import (
+    assert_bfloat16_stays_finite,
+    assert_channels_last_trains_alike,
+    assert_gradients_stay,
+    exact,
+    new_adams,
+    small_batch,
+    step,
+)
 
-from medgan import read, translate, write
+from medgan import write
 from medgan.cases import Case, write_cases
 from medgan.errors import ConfigError
 from medgan.losses import roughness
@@ -133,9 +141,7 @@ def test_it_learns_how_far_an_image_has_moved(spatial_dims: int) -> None:
 @DIMS
 def test_losses_are_those_of_the_bent_fake(spatial_dims: int) -> None:
     game = awake(registered(spatial_dims, lambda_l1=20.0)).double()
-    batch = Batch(
-        *(None if x is None else x.double() for x in (small_batch(spatial_dims).a, small_batch(spatial_dims).b))
-    )
+    batch = exact(small_batch(spatial_dims))
     _, b = batch.pair()
     mask = (torch.rand_like(b) > 0.4).double()
     fake = torch.rand_like(b) * 2 - 1
@@ -173,15 +179,8 @@ def test_the_discriminator_sees_no_source() -> None:
 
 @DIMS
 def test_the_net_learns_with_the_generator_and_stays_with_it(spatial_dims: int) -> None:
-    batch = small_batch(spatial_dims)
-    for player, other in (("generator", "discriminator"), ("discriminator", "generator")):
-        game = awake(registered(spatial_dims))
-        fakes = game.generate(batch)
-        game.nets(other).requires_grad_(False)  # type: ignore[arg-type]
-        torch.stack(list(game.losses(player, batch, fakes).values())).sum().backward()  # type: ignore[arg-type]
-        own = game.nets(player)  # type: ignore[arg-type]
-        assert len(gradients(own)) == len(list(own.parameters()))
-        assert not gradients(game.nets(other))  # type: ignore[arg-type]
+    assert_gradients_stay(lambda: awake(registered(spatial_dims)), small_batch(spatial_dims))
+    game = registered(spatial_dims)
     owned = [id(p) for player in game.order for p in game.nets(player).parameters()]
     assert len(owned) == len(set(owned))
     assert set(owned) == {id(p) for p in game.parameters()}
@@ -197,19 +196,11 @@ def test_a_saved_game_plays_on_alike() -> None:
 
 @DIMS
 def test_channels_last_and_bfloat16_train_alike(spatial_dims: int) -> None:
-    batch, results = small_batch(spatial_dims, samples=1), []
-    exact = Batch(*(None if x is None else x.double() for x in (batch.a, batch.b)))
     narrow = {"generator": SMALL["generator"] | {"width": 2}, "registration": {"width": 2}}
-    for memory_format in (torch.contiguous_format, CHANNELS_LAST[spatial_dims]):
-        game = awake(registered(spatial_dims, **narrow)).double().to(memory_format=memory_format)
-        adams = new_adams(game)
-        results.append([step(game, exact.to(memory_format=memory_format), adams) for _ in range(3)])
-    assert results[1] == [pytest.approx(one, rel=1e-6) for one in results[0]]
-    game = awake(registered(spatial_dims, **narrow))
-    adams = new_adams(game)
-    with torch.autocast("cpu", torch.bfloat16):
-        seen = [step(game, batch, adams) for _ in range(2)]
-    assert np.isfinite([list(losses.values()) for losses in seen]).all()
+    assert_channels_last_trains_alike(
+        lambda: awake(registered(spatial_dims, **narrow)), small_batch(spatial_dims, samples=1)
+    )
+    assert_bfloat16_stays_finite(awake(registered(spatial_dims, **narrow)), small_batch(spatial_dims, samples=1))
 
 
 @pytest.mark.parametrize(
@@ -226,33 +217,17 @@ def test_what_does_not_go_together_is_refused(values: dict[str, Any], told: str)
         Pix2pixSettings.parse(values, "model")
 
 
-def kill(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("patch", ["[16, 16, 1]", "[16, 16, 8]"])
-def test_it_trains_resumes_and_translates(
-    patch: str, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_trains_resumes_and_translates(patch: str, tiny_cohort: Path, tmp_path: Path) -> None:
     overrides = ["model.registration={width: 2}", f"patch={patch}", "train.steps=3", "train.validate_every=3"]
     overrides += ["train.checkpoint_every=2", "train.lr=0.01"]
-    monkeypatch.setattr(import_module("medgan.train"), "_validate", kill)
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "killed", device="cpu")
-    monkeypatch.undo()
-    killed, whole = (
-        train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / name, device="cpu") for name in ("killed", "whole")
-    )
-    assert killed.weights_sha256 == whole.weights_sha256
-    states = [torch.load(run.state_path, weights_only=True) for run in (killed, whole)]
-    nets = [{k: v for k, v in state["game"].items() if k.startswith("helpers.registration.")} for state in states]
-    assert nets[0]["helpers.registration.head.weight"].any()
-    assert all(torch.equal(x, nets[1][name]) for name, x in nets[0].items())
+    _, whole = killed_and_whole(tiny_cohort / "tiny.yaml", overrides, tmp_path, kills=[3])
+    saved: Any = state(whole.path)
+    assert saved["game"]["helpers.registration.head.weight"].any()
     assert whole.metrics()[0]["loss"].keys() == {"D_fake", "D_real", "G_GAN", "G_correction", "G_smooth"}
     assert {name.split(".")[0] for name in load_file(whole.weights_path)} == {"b"}
-    assert not any(name.startswith("helpers.") for name in states[1]["shadow"])
-    translate(whole.path, tiny_cohort / "p4_mr.nii.gz", tmp_path / "o.nii.gz", device="cpu")
-    assert read(tmp_path / "o.nii.gz").unit == "HU"
+    assert not any(name.startswith("helpers.") for name in saved["shadow"])
+    assert_translates(whole, tiny_cohort, tmp_path / "o.nii.gz")
 
 
 # --- what it is for ---------------------------------------------------------------------------------------------------

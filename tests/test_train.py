@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -15,36 +16,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from resuming import assert_same, killed_and_whole, state
 from safetensors.torch import load_file
 
-from medgan.config import TrainSettings
+from medgan.cases import Case, read_cases, write_cases
+from medgan.config import TrainSettings, load
 from medgan.errors import CasesError, ConfigError, InputError, RunError, TrainingError
-from medgan.run import Run, open_run
+from medgan.run import Run, open_run, plan_run
 from medgan.train import StoppedError, train
 
 module = import_module("medgan.train")
-
-
-def state(run: Path) -> dict[str, object]:
-    return torch.load(run / "state.pt", weights_only=True)  # type: ignore[no-any-return]
-
-
-def assert_same(one: object, other: object) -> None:
-    """Equal to the bit, however deep."""
-    if isinstance(one, dict):
-        assert isinstance(other, dict)
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, torch.Tensor):
-        assert isinstance(other, torch.Tensor)
-        assert torch.equal(one, other)
-    elif isinstance(one, list):
-        assert isinstance(other, list)
-        for x, y in zip(one, other, strict=True):
-            assert_same(x, y)
-    else:
-        assert one == other
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +227,7 @@ def test_the_journal_says_how_long_the_training_waited_for_data(
 
 
 def paces(**settings: object) -> list[float]:
-    return [module._pace(step, TrainSettings.parse({"steps": 8, **settings})) for step in range(8)]
+    return [module._pace(step, TrainSettings.parse({"steps": 8, **settings}), {}) for step in range(8)]
 
 
 def test_the_learning_rate_falls_as_told() -> None:
@@ -274,3 +255,117 @@ def test_the_learning_rate_is_that_of_torch_s_schedulers() -> None:
             scheduler.step()
     assert paces() == pytest.approx(seen[0])
     assert paces(decay="cosine", decay_from=0) == pytest.approx(seen[1])
+
+
+def test_the_journal_tells_the_learning_rate(straight: Run) -> None:
+    """Of the step that was just done: 0.001, from the sixth step on down by a fifth of it a step."""
+    told = [line["lr"] for line in straight.metrics() if "lr" in line]
+    assert [rate["generator"] for rate in told] == pytest.approx([0.001] * 6 + [0.0008, 0.0006, 0.0004, 0.0002])
+    assert all(rate["discriminator"] == rate["generator"] for rate in told)
+
+
+# --- plateaus ---------------------------------------------------------------------------------------------------------
+
+
+def pace_after(maes: list[float | None], *, every: int = 10, **settings: object) -> float:
+    """The share of the learning rate in the step after so many validations."""
+    told = TrainSettings.parse({"decay": "plateau", "steps": 10_000, "validate_every": every, **settings})
+    return float(module._pace(every * len(maes), told, {every * (n + 1): mae for n, mae in enumerate(maes)}))
+
+
+@pytest.mark.parametrize(("slope", "least", "most"), [(0, 4, 10), (0.003, 1, 9), (0.01, 0, 5), (0.05, 0, 0)])
+@pytest.mark.parametrize("seed", range(5))
+def test_plateaus_are_those_of_torch(slope: float, least: int, most: int, seed: int) -> None:
+    """With what the reference implementation gives to torch's scheduler, stepped by errors that fall by chance."""
+    rng = np.random.default_rng(seed)
+    errors = 50 * np.exp(-slope * np.arange(60)) * rng.uniform(0.97, 1.03, 60)
+    errors[rng.integers(1, 60, 3)] = np.nan
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.2, threshold=0.01, patience=5)
+    maes: list[float | None] = []
+    for error in errors:
+        scheduler.step(error)
+        maes.append(None if np.isnan(error) else float(error))
+        assert pace_after(maes) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+    assert least <= round(np.log(pace_after(maes)) / np.log(0.2)) <= most
+
+
+def test_the_rate_falls_when_six_validations_have_been_no_better() -> None:
+    assert pace_after([]) == 1
+    assert pace_after([9.0] * 6) == 1
+    assert pace_after([9.0] * 7) == 0.2
+    assert pace_after([9.0] * 7 + [1.0] + [9.0] * 5) == 0.2
+    assert pace_after([9.0] * 13) == 0.04
+    assert pace_after([100 - 0.1 * n for n in range(7)]) == 0.2  # 0.1 % better each time is no better
+    assert pace_after([100 - 1.1 * n for n in range(50)]) == 1
+
+
+def test_validations_in_the_warmup_do_not_count() -> None:
+    """There the rate still rises, to where it may fall from."""
+    assert pace_after([9.0] * 9, warmup=100) == pytest.approx(0.91)
+    assert pace_after([9.0] * 11, warmup=60) == 1  # those at steps 60, 70, ..., 110 count: one and five no better
+    assert pace_after([9.0] * 12, warmup=60) == 0.2
+    assert pace_after([1.0, *[9.0] * 4, *[8.0] * 6], warmup=60) == 1  # nothing is compared with what came before
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"decay_from": 0.6}, "decay_from: a plateau begins when validation gets no better"),
+        ({"steps": 7000}, "validate_every: 1000 leaves 6 validations between the warmup and the last step"),
+        ({"steps": 100}, "leaves 0 validations"),
+        ({"steps": 7001, "warmup": 1001}, "leaves 6 validations .* not seen in less than 7; lower it"),
+    ],
+)
+def test_a_plateau_that_cannot_be_is_refused(settings: dict[str, object], told: str) -> None:
+    TrainSettings.parse({"decay": "plateau", "steps": 7001, "warmup": 1000})
+    with pytest.raises(ConfigError, match=told):
+        TrainSettings.parse({"decay": "plateau", **settings})
+
+
+def without_b(cohort: Path, folder: Path, *splits: str) -> Path:
+    """The table of the cohort, with the source alone in some splits."""
+    cases = [
+        Case(case.name, case.patient, case.split, {"a": case.images["a"]} if case.split in splits else case.images)
+        for case in read_cases(cohort / "cases.csv")
+    ]
+    return write_cases(cases, folder / "cases.csv")
+
+
+@pytest.mark.parametrize(("by", "setting"), [("decay: plateau", "decay=plateau"), ("patience", "patience=3")])
+def test_what_goes_by_the_error_needs_a_pair_to_validate_on(
+    by: str, setting: str, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    table = without_b(tiny_cohort, tmp_path, "val")
+    game = "{name: cyclegan, generator: {name: resnet_6blocks, width: 2}, discriminator: {width: 2}}"
+    overrides = [f"model={game}", "augment.gamma=0", "augment.noise=0", f"cases={table}", f"train.{setting}"]
+    with pytest.raises(ConfigError, match=rf"train\.{by}: goes by the validation error, and no case .* val in"):
+        train(tiny_cohort / "tiny.yaml", [*overrides, *PLATEAU[1:]], out=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_when_it_validates_is_part_of_a_training_by_plateaus(
+    tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "score", lambda *_: {"mae": 50.0})
+    for number, (decay, refused) in enumerate([("linear", False), ("plateau", True)]):
+        overrides = [*PLATEAU[1:], f"train.decay={decay}", "train.patience=1"]  # which ends it soon
+        run = train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / str(number), device="cpu")
+        with pytest.raises(RunError, match=r"validate_every \(2 there, 1 now\)") if refused else nullcontext():
+            plan_run(run.path, load(tiny_cohort / "tiny.yaml", [*overrides, "train.validate_every=1"]))
+
+
+PLATEAU = ["train.decay=plateau", "train.validate_every=2", "train.steps=17", "train.checkpoint_every=5"]
+
+
+def test_a_plateau_is_remembered_by_a_run_that_goes_on(
+    tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between validations, once before the rate falls (after 7 validations, at step 14) and once after it."""
+    monkeypatch.setattr(module, "score", lambda *_: {"mae": 50.0})
+    monkeypatch.setattr(module, "_check_up", lambda *_: None)  # takes time and changes nothing
+    runs = killed_and_whole(tiny_cohort / "tiny.yaml", PLATEAU, tmp_path, kills=[13, 17])
+    for run in runs:
+        rates = [line["lr"]["generator"] for line in run.metrics() if "lr" in line]
+        assert rates == pytest.approx([0.001] * 14 + [0.0002] * 3)
+        assert state(run.path)["maes"] == dict.fromkeys([*range(2, 17, 2), 17], 50.0)
