@@ -62,15 +62,15 @@ def predict(
     """
     flat = flat_axis(patch)
     padded, margins = _padded(x, patch)
-    axes = [_Axis(length, size, overlap) for length, size in zip(padded.shape[1:], patch, strict=True)]
-    groups, blend, y = _groups(axes, batch), _Blend(axes, x.device), x.new_empty(0)
-    for group in track(groups, label) if label else groups:
-        cut = torch.stack([_cut(padded, axes, window, flat, neighbours) for window in group])
-        with autocast(device, precision):
+    axes = [_Axis(length, size, overlap, x.device) for length, size in zip(padded.shape[1:], patch, strict=True)]
+    groups, y = _groups(axes, batch), x.new_empty(0)
+    with autocast(device, precision):
+        for group in track(groups, label) if label else groups:
+            cut = _stacked([_cut(padded, axes, window, flat, neighbours) for window in group])
             seen = net(laid_out(cut.to(device), memory_format)).to(x.device, torch.float32)
-        y = y if len(y) else seen.new_zeros((seen.shape[1], *padded.shape[1:]))
-        for window, one in zip(group, seen if flat is None else seen.unsqueeze(flat + 2), strict=True):
-            y[(slice(None), *_box(axes, window))].addcmul_(one, blend.weights(window))
+            y = y if len(y) else seen.new_zeros((seen.shape[1], *padded.shape[1:]))
+            for window, one in zip(group, seen if flat is None else seen.unsqueeze(flat + 2), strict=True):
+                _blend(y, one, axes, window)
     inner = (slice(low, low + length) for low, length in zip(margins, x.shape[1:], strict=True))
     return y[(slice(None), *inner)]
 
@@ -83,11 +83,13 @@ class _Axis:
         length: of the axis, voxels.
         size: of a window.
         overlap: share of a window that its neighbour covers again.
+        device: of the volume.
     """
 
     length: int
     size: int
     overlap: float
+    device: torch.device
 
     @cached_property
     def starts(self) -> list[int]:
@@ -101,28 +103,13 @@ class _Axis:
         bell, total = torch.exp(-0.5 * distance**2), torch.zeros(self.length, dtype=torch.float64)
         for start in self.starts:
             total[start : start + self.size] += bell
-        return [(bell / total[start : start + self.size]).float() for start in self.starts]
-
-    @cached_property
-    def kinds(self) -> list[int]:
-        """For each window the first one with the same factors: all but those near the ends have them in common."""
-        return [next(k for k, other in enumerate(self.factors) if torch.equal(one, other)) for one in self.factors]
+        return [(bell / total[start : start + self.size]).float().to(self.device) for start in self.starts]
 
 
-class _Blend:
-    """The weights of windows, computed once for all that have the same."""
-
-    def __init__(self, axes: Sequence[_Axis], device: torch.device) -> None:
-        self.axes, self.device = axes, device
-        self.known: dict[tuple[int, ...], Tensor] = {}
-
-    def weights(self, window: Window) -> Tensor:
-        """(X, Y, Z) of a window."""
-        kinds = tuple(axis.kinds[number] for axis, number in zip(self.axes, window, strict=True))
-        if kinds not in self.known:
-            x, y, z = (axis.factors[kind] for axis, kind in zip(self.axes, kinds, strict=True))
-            self.known[kinds] = (x[:, None, None] * y[:, None] * z).to(self.device)
-        return self.known[kinds]
+def _blend(y: Tensor, one: Tensor, axes: Sequence[_Axis], window: Window) -> None:
+    """Add what a window gives, (C, X, Y, Z), to its place in the whole, by its share in each voxel."""
+    along_x, along_y, along_z = (axis.factors[number] for axis, number in zip(axes, window, strict=True))
+    y[(slice(None), *_box(axes, window))].addcmul_(one * (along_y[:, None] * along_z), along_x[:, None, None])
 
 
 def _groups(axes: Sequence[_Axis], size: int) -> list[list[Window]]:
@@ -130,6 +117,11 @@ def _groups(axes: Sequence[_Axis], size: int) -> list[list[Window]]:
     x, y, z = (range(len(axis.starts)) for axis in axes)
     windows = product(x, y, z)
     return list(iter(lambda: list(islice(windows, size)), []))
+
+
+def _stacked(windows: list[Tensor]) -> Tensor:
+    """(N, …); one alone is not copied."""
+    return torch.stack(windows) if len(windows) > 1 else windows[0][None]
 
 
 def _padded(x: Tensor, patch: Size) -> tuple[Tensor, list[int]]:
