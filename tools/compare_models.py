@@ -1,6 +1,6 @@
 """pix2pix, the supervised net and CycleGAN (trained unpaired) with equal steps, on patients that none has seen.
 
-    python tools/compare_models.py --out FOLDER [--data DATA] [--models pix2pix cyclegan] [key=value ...]
+    python tools/compare_models.py [key=value ...] --out FOLDER [--data DATA] [--models pix2pix cyclegan]
 
 With DATA, the folder that tools/t1_to_flair.py takes, T1 → FLAIR on real brains; without, MR → CT on the phantoms of
 `medgan demo`. What it prints is a table of docs/models/index.md; a comparison that was stopped goes on.
