@@ -2,12 +2,14 @@
 
 ```
 python tools/figures.py phantom
-python tools/figures.py demo FOLDER      # what `medgan demo --out FOLDER` has made
+python tools/figures.py demo FOLDER             # what `medgan demo --out FOLDER` has made
+python tools/figures.py calibration FOLDER      # what tools/uncertainty.py has made
 ```
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +59,12 @@ def demo(folder: Path) -> Path:
     return path
 
 
-FIGURES: dict[str, Callable[..., Path]] = {"phantom": phantom, "demo": demo}
+def calibration(folder: Path) -> Path:
+    """How large the errors of held-out patients are where three planes differ: as `medgan evaluate` draws it."""
+    return Path(shutil.copyfile(folder / "3 planes" / "scores" / "calibration.png", IMAGES / "calibration.png"))
+
+
+FIGURES: dict[str, Callable[..., Path]] = {"phantom": phantom, "demo": demo, "calibration": calibration}
 
 
 def _row(volumes: list[Volume], axis: Axis, height: float) -> list[Grey]:
