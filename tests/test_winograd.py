@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_gemm import assert_alike, drawn, gradients
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from medgan import nets
 from medgan.nets import winograd
@@ -57,6 +58,16 @@ def test_gradients_of_gradients() -> None:
     wanted = penalty(F.conv2d(x, weight, None, 1, 1), x, weight)
     for one, other in zip(seen, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-9)
+
+
+def test_shapes_are_known_without_values() -> None:
+    with FakeTensorMode():
+        x, weight = torch.empty(1, 3, 9, 6, requires_grad=True), torch.empty(2, 3, 3, 3, requires_grad=True)
+        y = winograd.conv_3(x, weight, None, 1)
+        y.sum().backward()
+        assert y.shape == (1, 2, 9, 6)
+        assert x.grad is not None
+        assert x.grad.shape == x.shape
 
 
 def test_the_error_in_float32_stays_below_two_millionths() -> None:

@@ -8,6 +8,7 @@ have shapes and no values.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import cast, get_args
 
@@ -18,9 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from medgan import nets
 from medgan.config import load
 from medgan.models import Batch, CUTSettings, CycleGANSettings, ModelSettings, Pix2pixSettings, SupervisedSettings
+from medgan.nets import winograd
 from medgan.nets.resnet import ResNet
 from medgan.tables import columns
 
+winograd.FEWEST_TILES = sys.maxsize  # convolutions count as they are written down
 CONFIGS = Path(__file__).parents[1] / "configs"
 STEPS = {
     "pix2pix": Pix2pixSettings(),

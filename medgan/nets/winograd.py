@@ -17,11 +17,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["conv_3", "pays"]
+
+Matrix = npt.NDArray[np.floating[Any]]
 
 KERNEL, STEP = 3, 4
 TILE = STEP + KERNEL - 1
@@ -119,7 +122,7 @@ def _to_weight(towards: Tensor, x: Tensor) -> Tensor:
     kernel = x.new_zeros(TILE**2, towards.shape[-1], x.shape[-1])
     for strip in _strips(tiles):
         kernel.baddbmm_(_transformed(OUTPUT.T, given[strip]).mT, _transformed(INPUT, tiles[strip]))
-    return (WEIGHT.T.to(x) @ kernel.view(TILE**2, -1)).T.contiguous().view(*kernel.shape[1:], KERNEL, KERNEL)
+    return (x.new_tensor(WEIGHT.T) @ kernel.view(TILE**2, -1)).T.contiguous().view(*kernel.shape[1:], KERNEL, KERNEL)
 
 
 def _strips(tiles: Tensor) -> Iterator[tuple[Any, ...]]:
@@ -141,9 +144,9 @@ def _squares(y: Tensor) -> Tensor:
     return y.unfold(1, STEP, STEP).unfold(2, STEP, STEP).permute(4, 5, 0, 1, 2, 3)
 
 
-def _transformed(matrix: Tensor, parts: Tensor) -> Tensor:
+def _transformed(matrix: Matrix, parts: Tensor) -> Tensor:
     """Each part, whose voxels are on the first axes, in another base: (values, places, C)."""
-    mixed = matrix.to(parts) @ parts.reshape(matrix.shape[1], -1)
+    mixed = parts.new_tensor(matrix) @ parts.reshape(matrix.shape[1], -1)
     return mixed.view(len(matrix), -1, parts.shape[-1])
 
 
@@ -164,7 +167,7 @@ def _tiles_along(size: int) -> int:
     return -(-size // STEP)
 
 
-def _base_change() -> tuple[Tensor, Tensor, Tensor]:
+def _base_change() -> tuple[Matrix, Matrix, Matrix]:
     """Matrices for tiles (36 × 36), weights (36 × 9) and results (16 × 36), by Toom and Cook.
 
     A tile and a kernel are polynomials. Their product is known from its values at the points: of the kernel by
@@ -178,8 +181,7 @@ def _base_change() -> tuple[Tensor, Tensor, Tensor]:
         kernel[i] = powers[i, :KERNEL] / np.prod(point - others)
     tile[-1], kernel[-1, -1] = np.poly(POINTS)[::-1], 1
     result[:, :-1], result[-1, -1] = powers[:, :STEP].T, 1
-    both_axes = (torch.from_numpy(np.kron(matrix, matrix)) for matrix in (tile, kernel, result))
-    return next(both_axes), next(both_axes), next(both_axes)
+    return np.kron(tile, tile), np.kron(kernel, kernel), np.kron(result, result)
 
 
 INPUT, WEIGHT, OUTPUT = _base_change()
