@@ -2,13 +2,14 @@
 
 The map is cut into tiles of 6 × 6 that overlap by 2. In the right base, convolving a tile is a product value by value:
 36 multiplications for 4 × 4 results instead of 144. Over all channels that is 36 matrix products. What it costs is the
-way into that base and back, which pays where there are many channels; and some accuracy: the error is about six times
-the (tiny) one of a convolution as it is written down.
+way into that base and back, which pays where there are many channels, and some accuracy: the result is right to 1·10⁻⁶ of
+itself, that of a convolution as it is written down to some 10⁻⁷.
 
 Source:
     Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, §4.3, F(4×4, 3×3). Its
-    points 0, ±1, ±2 are replaced by 0, ±√½, ±√2, with which rounding errors are a fifth (after Barabasz et al. 2020,
-    "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", arXiv:1803.10986).
+    points 0, ±1, ±2 are replaced by 0, ±√½, ±√2: half the rounding error, and a fifth of the largest one. That points
+    decide on it: Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep
+    Neural Networks", arXiv:1803.10986.
 """
 
 from __future__ import annotations
