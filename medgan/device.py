@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from medgan.errors import ConfigError
+from medgan.nets.convs import Conv2d
 from medgan.processes import place
 
 __all__ = ["autocast", "laid_out", "pick_device", "settle"]
@@ -58,9 +59,14 @@ def settle(
     precision: str,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> None:
-    """Move a net that will not learn any more to where it works; what `autocast` rounds every time is rounded once."""
+    """Move a net that will not learn any more to where it works; what is done to weights on every call is done once.
+
+    That is what `autocast` rounds; and on a CPU, in float32, wide convolutions keep their weights in another base, too.
+    """
     net.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
     rounded = autocast(device, precision)
-    for layer in net.modules() if rounded._enabled else ():
-        if isinstance(layer, _ConvNd | nn.Linear):
+    for layer in net.modules():
+        if rounded._enabled and isinstance(layer, _ConvNd | nn.Linear):
             layer.to(rounded.fast_dtype)
+        elif device.type == "cpu" and isinstance(layer, Conv2d):
+            layer.settle()

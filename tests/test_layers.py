@@ -16,9 +16,9 @@ PACKAGE = Path(medgan.__file__).parent
 ROWS = [
     {"errors"},
     {"settings", "processes"},
-    {"volume", "atomic", "progress", "device"},
+    {"volume", "atomic", "progress"},
     {"formats", "prep", "nets", "losses", "metrics", "pictures", "baselines"},
-    {"cases", "phantom", "cache"},
+    {"cases", "phantom", "cache", "device"},
     {"models", "inspect", "convert", "index", "match"},
     {"scans", "jitter", "ledger", "diagram", "board"},
     {"data"},

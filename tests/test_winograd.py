@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from medgan import nets
+from medgan.device import settle
 from medgan.nets import winograd
+from medgan.nets.convs import Conv2d
 
 LAST = torch.channels_last
 
@@ -93,7 +95,9 @@ def test_a_generator_takes_it_and_is_the_same(norm: str, last: bool, monkeypatch
         net, x = net.to(memory_format=LAST), x.to(memory_format=LAST)
     taken: list[tuple[int, ...]] = []
     real = winograd.conv_3
-    monkeypatch.setattr(winograd, "conv_3", lambda x, *rest: (taken.append(tuple(x.shape)), real(x, *rest))[1])
+    monkeypatch.setattr(
+        winograd, "conv_3", lambda x, *rest, **more: (taken.append(tuple(x.shape)), real(x, *rest, **more))[1]
+    )
     theirs = gradients(net, x)
     assert not taken
     enough(monkeypatch)
@@ -101,6 +105,28 @@ def test_a_generator_takes_it_and_is_the_same(norm: str, last: bool, monkeypatch
     assert taken == 12 * [(1, 16, 10, 8)]
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_a_settled_layer_keeps_its_weights_as_it_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    enough(monkeypatch)
+    conv, x = Conv2d(4, 4, 3, padding=1), torch.randn(1, 4, 8, 8)
+    made: list[Tensor] = []
+    real = winograd.kernel_of
+    monkeypatch.setattr(winograd, "kernel_of", lambda weight: (made.append(weight), real(weight))[1])
+    settle(conv, torch.device("cpu"), "32")
+    first = conv(x)
+    assert len(made) == 1
+    with torch.no_grad():
+        conv.weight *= 2  # it learns nevertheless
+    torch.testing.assert_close(conv(x) - conv.bias.view(-1, 1, 1), 2 * (first - conv.bias.view(-1, 1, 1)))
+    assert len(made) == 2
+    assert set(conv.state_dict()) == {"weight", "bias"}
+
+
+def test_in_bfloat16_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    enough(monkeypatch)
+    monkeypatch.setattr(winograd, "kernel_of", None)
+    settle(Conv2d(4, 4, 3), torch.device("cpu"), "bf16")
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,23 @@ HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyp
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d`, also fast where it halves small maps, and faster where it has many channels and keeps the size."""
 
+    _kept: tuple[int, Tensor] | None = None  # a state of the weights, and what they are in another base
+
+    def settle(self) -> None:
+        """Do once what would be done on every call, for a layer that will not learn any more; takes some memory."""
+        if winograd.suits(self):
+            self._kept = self.weight._version, winograd.kernel_of(self.weight.detach())
+
     def forward(self, x: Tensor) -> Tensor:
         if gemm.pays(self, x):
             return gemm.conv_4_2(x, self.weight, self.bias)
         if winograd.pays(self, x):
-            return winograd.conv_3(x, self.weight, self.bias, int(self.padding[0]))
+            return winograd.conv_3(x, self.weight, self.bias, int(self.padding[0]), kernel=self._kernel())
         return super().forward(x)
+
+    def _kernel(self) -> Tensor | None:
+        version, kernel = self._kept or (None, None)
+        return kernel if version == self.weight._version else None
 
 
 class ConvUp2d(nn.ConvTranspose2d):

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["conv_3", "pays"]
+__all__ = ["conv_3", "kernel_of", "pays", "suits"]
 
 Matrix = npt.NDArray[np.floating[Any]]
 
@@ -44,18 +44,26 @@ def pays(layer: nn.Conv2d, x: Tensor) -> bool:
         layer: a convolution.
         x: its input, (N, C, X, Y).
     """
-    if (layer.kernel_size, layer.stride, layer.dilation, layer.groups) != ((KERNEL,) * 2, (1, 1), (1, 1), 1):
-        return False
-    if x.device.type != "cpu" or x.dtype not in EXACT_ENOUGH or torch.is_autocast_enabled("cpu"):
+    if not suits(layer) or x.device.type != "cpu" or x.dtype not in EXACT_ENOUGH or torch.is_autocast_enabled("cpu"):
         return False
     margin = 2 * int(layer.padding[0]) - KERNEL + 1
     tiles = len(x) * _tiles_along(x.shape[2] + margin) * _tiles_along(x.shape[3] + margin)
-    wide = min(layer.in_channels, layer.out_channels) >= FEWEST_CHANNELS
     affordable = layer.in_channels * layer.out_channels <= WEIGHTS_A_TILE * tiles
-    return wide and tiles >= FEWEST_TILES and affordable and not torch.compiler.is_compiling()
+    return tiles >= FEWEST_TILES and affordable and not torch.compiler.is_compiling()
 
 
-def conv_3(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
+def suits(layer: nn.Conv2d) -> bool:
+    """Whether this way can pay for a layer: kernel 3, stride 1, and enough channels."""
+    plain = (layer.kernel_size, layer.stride, layer.dilation, layer.groups) == ((KERNEL,) * 2, (1, 1), (1, 1), 1)
+    return plain and min(layer.in_channels, layer.out_channels) >= FEWEST_CHANNELS
+
+
+def kernel_of(weight: Tensor) -> Tensor:
+    """The weights (O, I, 3, 3) in the other base: (36, O, I), four times as many numbers."""
+    return _transformed(WEIGHT, weight.permute(2, 3, 0, 1).flatten(0, 1))
+
+
+def conv_3(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0, *, kernel: Tensor | None = None) -> Tensor:
     """The convolution of kernel 3 and stride 1.
 
     Args:
@@ -63,6 +71,7 @@ def conv_3(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0) -> 
         weight: (O, I, 3, 3).
         bias: (O,) or None.
         padding: zeros on every side.
+        kernel: `kernel_of` the weight, where it is at hand.
 
     Returns:
         (N, O, X + 2·padding − 2, Y + 2·padding − 2), channels last in memory.
@@ -71,7 +80,7 @@ def conv_3(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0) -> 
     beyond_x, beyond_y = (STEP * _tiles_along(size) - size for size in sizes)
     if padding or beyond_x or beyond_y:
         x = F.pad(x, [padding, padding + beyond_y, padding, padding + beyond_x])
-    y: Tensor = _Winograd.apply(x.movedim(1, -1).contiguous(), weight)  # type: ignore[no-untyped-call]
+    y: Tensor = _Winograd.apply(x.movedim(1, -1).contiguous(), weight, kernel)  # type: ignore[no-untyped-call]
     y = y[:, : sizes[0], : sizes[1]].movedim(-1, 1)
     return y if bias is None else y + bias.view(-1, 1, 1)
 
@@ -80,9 +89,9 @@ class _Winograd(torch.autograd.Function):
     """(N, 4h + 2, 4w + 2, I) and (O, I, 3, 3) to (N, 4h, 4w, O)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, kept: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        tiles, kernel = _tiles(x), _transformed_weight(weight).mT
+        tiles, kernel = _tiles(x), (kernel_of(weight) if kept is None else kept).mT
         y = x.new_empty(len(x), tiles.shape[3] * STEP, tiles.shape[4] * STEP, len(weight))
         squares = _squares(y)
         for strip in _strips(tiles):
@@ -91,18 +100,18 @@ class _Winograd(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *towards: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *towards: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of the gradient is wanted: this way has none of its own
-            return _written_down(towards[0], x, weight)
-        [towards_y], (to_x, to_weight) = towards, ctx.needs_input_grad
-        return _to_input(towards_y, weight) if to_x else None, _to_weight(towards_y, x) if to_weight else None
+            return *_written_down(towards[0], x, weight), None
+        [towards_y], (to_x, to_weight, _) = towards, ctx.needs_input_grad
+        return _to_input(towards_y, weight) if to_x else None, _to_weight(towards_y, x) if to_weight else None, None
 
 
 def _to_input(towards: Tensor, weight: Tensor) -> Tensor:
     """The gradient that reaches the padded map: tiles put back where they were cut, summed where they overlap."""
     samples, length, width, _ = towards.shape
-    kernel, given = _transformed_weight(weight), _squares(towards)
+    kernel, given = kernel_of(weight), _squares(towards)
     whole = towards.new_zeros(samples, length + STEP, width + STEP, weight.shape[1])
     squares, over = _squares(whole), TILE - STEP
     for strip in _strips(given):
@@ -149,11 +158,6 @@ def _transformed(matrix: Matrix, parts: Tensor) -> Tensor:
     """Each part, whose voxels are on the first axes, in another base: (values, places, C)."""
     mixed = parts.new_tensor(matrix) @ parts.reshape(matrix.shape[1], -1)
     return mixed.view(len(matrix), -1, parts.shape[-1])
-
-
-def _transformed_weight(weight: Tensor) -> Tensor:
-    """(O, I, 3, 3) to (36, O, I)."""
-    return _transformed(WEIGHT, weight.permute(2, 3, 0, 1).flatten(0, 1))
 
 
 def _written_down(towards: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
