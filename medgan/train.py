@@ -306,7 +306,7 @@ def cases_of(config: Config, split: str) -> list[Case]:
 
     Raises:
         CasesError: if there are none, or without pairs no image to translate from or, in training, to.
-        ConfigError: if nothing in validation tells the learning rate when to fall.
+        ConfigError: if the learning rate or the end goes by a validation error that no case tells.
     """
     cases = read_cases(config.cases, split=split, required=config.required)
     for role in ("a", "b") if split == "train" else ("a",):

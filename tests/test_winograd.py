@@ -77,8 +77,22 @@ def test_the_error_in_float32_stays_below_two_millionths() -> None:
     x, weight = torch.randn(1, 256, 34, 34).relu(), torch.randn(256, 256, 3, 3)
     exact = F.conv2d(x.double(), weight.double())
     error, plain = (float((way(x, weight, None) - exact).norm() / exact.norm()) for way in (winograd.conv_3, F.conv2d))
-    assert plain < error < 2e-6  # with Lavin's points it is over 2e-6
+    assert plain < error < 2e-6
     assert error < 10 * plain
+
+
+def test_the_points_halve_the_error_of_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And bring the largest one down to a third or less."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 256, 34, 34).relu(), torch.randn(256, 256, 3, 3)
+    exact = F.conv2d(x.double(), weight.double())
+    ours = winograd.conv_3(x, weight, None) - exact
+    monkeypatch.setattr(winograd, "POINTS", (0.0, 1.0, -1.0, 2.0, -2.0))
+    for name, matrix in zip(("INPUT", "WEIGHT", "OUTPUT"), winograd._base_change(), strict=True):
+        monkeypatch.setattr(winograd, name, matrix)
+    published = winograd.conv_3(x, weight, None) - exact
+    assert published.norm() > 1.8 * ours.norm()
+    assert published.abs().max() > 3 * ours.abs().max()
 
 
 def enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +135,14 @@ def test_a_settled_layer_keeps_its_weights_as_it_needs_them(monkeypatch: pytest.
     torch.testing.assert_close(conv(x) - conv.bias.view(-1, 1, 1), 2 * (first - conv.bias.view(-1, 1, 1)))
     assert len(made) == 2
     assert set(conv.state_dict()) == {"weight", "bias"}
+
+
+def test_weights_made_for_inference_alone_are_taken_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    enough(monkeypatch)
+    with torch.inference_mode():
+        conv, x = Conv2d(4, 4, 3, padding=1), torch.randn(1, 4, 8, 8)
+        settle(conv, torch.device("cpu"), "32")
+        torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, 1, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_in_bfloat16_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

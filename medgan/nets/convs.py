@@ -21,8 +21,11 @@ class Conv2d(nn.Conv2d):
     _kept: tuple[int, Tensor] | None = None  # a state of the weights, and what they are in another base
 
     def settle(self) -> None:
-        """Do once what would be done on every call, for a layer that will not learn any more; takes some memory."""
-        if winograd.suits(self):
+        """Do once what would be done on every call, for a layer that will not learn any more.
+
+        Wide convolutions keep their weights in another base too, which takes four times the memory of the weights.
+        """
+        if winograd.suits(self) and not self.weight.is_inference():  # of those torch does not tell whether they changed
             self._kept = self.weight._version, winograd.kernel_of(self.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,7 +36,9 @@ class Conv2d(nn.Conv2d):
         return super().forward(x)
 
     def _kernel(self) -> Tensor | None:
-        version, kernel = self._kept or (None, None)
+        if self._kept is None:
+            return None
+        version, kernel = self._kept
         return kernel if version == self.weight._version else None
 
 

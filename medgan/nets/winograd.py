@@ -7,9 +7,9 @@ of itself, that of a convolution as it is written down to some 10⁻⁷.
 
 Source:
     Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, §4.3, F(4×4, 3×3). Its
-    points 0, ±1, ±2 are replaced by 0, ±√½, ±√2: half the rounding error, and a fifth of the largest one. That points
-    decide on it: Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep
-    Neural Networks", arXiv:1803.10986.
+    points 0, ±1, ±2 are replaced by 0, ±√½, ±√2: half the rounding error, and a third or less of the largest one.
+    That points decide on it: Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution
+    for Deep Neural Networks", arXiv:1803.10986.
 """
 
 from __future__ import annotations
