@@ -19,7 +19,7 @@ from medgan.config import Config
 from medgan.device import pick_device
 from medgan.errors import ConfigError, RunError
 from medgan.models.base import Game, Player, Translator
-from medgan.processes import PATIENCE, gathered, is_first, place
+from medgan.processes import PATIENCE, gathered, is_first, part_at_exit, place
 from medgan.progress import say
 from medgan.run import Run
 
@@ -179,6 +179,8 @@ def fabric_for(config: Config, device: str) -> Fabric:
         how = {"strategy": _Together(timeout=PATIENCE), "devices": here.local_count, "num_nodes": here.machines}
     fabric = Fabric(accelerator=kind, precision=cast(Any, PRECISIONS[settings.precision]), **how)
     fabric.launch()
+    if here.count > 1:
+        part_at_exit()
     return fabric
 
 

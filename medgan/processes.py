@@ -5,6 +5,7 @@ Each knows its own number from the environment, so splitting a table needs no ta
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from medgan.errors import ConfigError
 
-__all__ = ["PATIENCE", "Place", "all_of", "gathered", "is_first", "place", "share"]
+__all__ = ["PATIENCE", "Place", "all_of", "gathered", "is_first", "part_at_exit", "place", "share"]
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=1)  # of a process that is done and waits for the others
@@ -89,6 +90,18 @@ def all_of(part: Sequence[T]) -> list[T]:
     return [parts[n % len(parts)][n // len(parts)] for n in range(sum(map(len, parts)))]
 
 
+def part_at_exit() -> None:
+    """Close the connection before the interpreter ends; gloo's threads abort a process that ends with them running."""
+    atexit.register(_part)
+
+
+def _part() -> None:
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def _meet() -> None:
     """Connect the processes; torchrun says where, and SLURM where its first machine is."""
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
@@ -98,6 +111,7 @@ def _meet() -> None:
         slurm = SLURMEnvironment()
         os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
     distributed.init_process_group("gloo", timeout=PATIENCE, rank=place().rank, world_size=place().count)
+    part_at_exit()
 
 
 def _place(*names: str) -> Place:
