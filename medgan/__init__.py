@@ -10,6 +10,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medgan.augment.sample import sample
     from medgan.cache import cache
     from medgan.convert import convert
     from medgan.demo import demo
@@ -40,6 +41,7 @@ __all__ = [
     "inspect",
     "read",
     "report",
+    "sample",
     "train",
     "translate",
     "write",
@@ -48,6 +50,7 @@ __all__ = [
 _VERBS = ("cache", "convert", "demo", "evaluate", "import_weights", "index", "inspect", "report", "train", "translate")
 _HOMES = {
     **{verb: verb for verb in _VERBS},
+    "sample": "augment.sample",
     **dict.fromkeys(("Grid", "Synthesis", "Volume"), "volume"),
     **dict.fromkeys(("read", "write"), "formats"),
     "MedganError": "errors",

@@ -1,7 +1,8 @@
 """The table of cases: which images belong together, whose they are, and in which split they are.
 
 A table is a CSV file with the columns `case`, `patient`, `split` and one column a role (`a`, `b`, `mask`, …) that holds
-paths, relative to the table's folder or absolute. All images of one person are in one split.
+paths, relative to the table's folder or absolute. Columns `condition:<name>` hold what is known of a case besides: a
+class, or a number. All images of one person are in one split.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from medgan.atomic import replacing
@@ -24,6 +25,7 @@ FIXED_COLUMNS = ("case", "patient", "split", "a", "b", "mask")
 SPLITS = ("train", "val", "test")
 _KEYS = FIXED_COLUMNS[:3]
 _ROLE = re.compile(r"[a-z][a-z0-9_]*")
+_CONDITION = "condition:"
 _FIRST_ROLES = FIXED_COLUMNS[3:]
 
 
@@ -36,21 +38,26 @@ class Case:
         patient: the person; may have several cases.
         split: `train`, `val` or `test`.
         images: path of the image in each role.
+        conditions: what is known of the case besides, by name: a class, or a number as text.
     """
 
     name: str
     patient: str
     split: str
     images: Mapping[str, Path]
+    conditions: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_cases(path: Path, *, split: str | None = None, required: Sequence[str] | None = None) -> list[Case]:
+def read_cases(
+    path: Path, *, split: str | None = None, required: Sequence[str] | None = None, conditions: Sequence[str] = ()
+) -> list[Case]:
     """Read a table of cases and check it whole.
 
     Args:
         path: the CSV file.
         split: only the cases of this split, which may be none; all if not given.
         required: roles that every case must have; every column if not given. A case may lack other roles.
+        conditions: what must be known of every case.
 
     Raises:
         CasesError: if the table is empty, lacks a column, names a case twice, knows another split, has a patient in
@@ -61,6 +68,7 @@ def read_cases(path: Path, *, split: str | None = None, required: Sequence[str] 
     _refuse_split(path, {split} if split else set())
     cases = [_case(row, roles, path.parent) for row in rows]
     _refuse_empty_cells(cases, roles if required is None else required, path)
+    _refuse_unknown(cases, conditions, path)
     _check(cases, str(path))
     _refuse_missing_files(cases, path)
     return [case for case in cases if split in (None, case.split)]
@@ -77,12 +85,19 @@ def write_cases(cases: Sequence[Case], path: Path) -> Path:
     if not cases:
         raise CasesError(f"{path}: there are no cases to write")
     _check(cases, str(path))
-    roles = _ordered_roles(cases)
+    roles, conditions = _ordered_roles(cases), list(dict.fromkeys(name for case in cases for name in case.conditions))
     home = Path(os.path.abspath(path)).parent  # noqa: PTH100 - links stay links
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*_KEYS, *roles])
-        writer.writerows([c.name, c.patient, c.split, *(_cell(c, role, home) for role in roles)] for c in cases)
+        writer.writerow([*_KEYS, *roles, *(_CONDITION + name for name in conditions)])
+        writer.writerows(
+            [
+                *(case.name, case.patient, case.split),
+                *(_cell(case, role, home) for role in roles),
+                *(case.conditions.get(name, "") for name in conditions),
+            ]
+            for case in cases
+        )
     return path
 
 
@@ -112,8 +127,12 @@ def split_by_patient(
     return dict(zip(order, splits, strict=True))
 
 
-def by_role(texts: Iterable[str]) -> dict[str, str]:
+def by_role(texts: Iterable[str], *, example: str = "t2=t2.nii.gz") -> dict[str, str]:
     """What a user wrote as `role=text`, by role.
+
+    Args:
+        texts: as written.
+        example: of a right one, for messages.
 
     Raises:
         CasesError: if a text has no role, or two have the same.
@@ -125,9 +144,9 @@ def by_role(texts: Iterable[str]) -> dict[str, str]:
     parts = [text.partition("=") for text in texts]
     wrong = ["".join(part) for part in parts if not _ROLE.fullmatch(part[0]) or not part[2]]
     if wrong:
-        raise CasesError(f"{listed(wrong)}: a contrast is given as role=path, the role in lower case: t2=t2.nii.gz")
+        raise CasesError(f"{listed(wrong)}: give each as name=value, the name in lower case: {example}")
     if len({role for role, _, _ in parts}) < len(parts):
-        raise CasesError(f"{listed(map(''.join, parts))}: a role is given twice; give each once")
+        raise CasesError(f"{listed(map(''.join, parts))}: a name is given twice; give each once")
     return {role: text for role, _, text in parts}
 
 
@@ -159,7 +178,7 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     if len(lines) < 2:
         raise CasesError(f"{path}: has no cases, only a header; make a table by `medgan index`")
     rows = [dict(zip(columns, map(str.strip, line), strict=True)) for line in lines[1:]]
-    return rows, [name for name in columns if name not in _KEYS]
+    return rows, [name for name in columns if name not in _KEYS and not name.startswith(_CONDITION)]
 
 
 def _lines(path: Path) -> list[list[str]]:
@@ -179,16 +198,19 @@ def _refuse_columns(columns: list[str], path: Path) -> None:
         raise CasesError(
             f"{path}: lacks columns: {lacking} (seen, split at commas: {seen}); make one by `medgan index`"
         )
-    wrong = [name for name in columns if name not in _KEYS and not _ROLE.fullmatch(name)]
+    names = [name.removeprefix(_CONDITION) for name in columns if name not in _KEYS]
+    wrong = [name for name in names if not _ROLE.fullmatch(name)]
     if wrong or len(set(columns)) < len(columns):
         raise CasesError(
-            f"{path}: columns besides case, patient and split are roles, each once, in lower case; seen: {seen}"
+            f"{path}: columns besides case, patient and split are roles, each once, in lower case, or conditions such as "
+            f"{_CONDITION}age; seen: {seen}"
         )
 
 
 def _case(row: dict[str, str], roles: list[str], home: Path) -> Case:
     images = {role: home / row[role] for role in roles if row[role]}
-    return Case(row["case"], row["patient"], row["split"], images)
+    known = {key.removeprefix(_CONDITION): row[key] for key in row if key.startswith(_CONDITION) and row[key]}
+    return Case(row["case"], row["patient"], row["split"], images, known)
 
 
 def _refuse_empty_cells(cases: list[Case], required: Sequence[str], path: Path) -> None:
@@ -196,6 +218,13 @@ def _refuse_empty_cells(cases: list[Case], required: Sequence[str], path: Path) 
     empty += [f"{case.name} has no image" for case in cases if not case.images and not required]
     if empty:
         raise CasesError(f"{path}: empty cells: {listed(empty)}; fill them or remove these cases")
+
+
+def _refuse_unknown(cases: list[Case], conditions: Sequence[str], path: Path) -> None:
+    empty = [f"{case.name} has no {name}" for case in cases for name in conditions if name not in case.conditions]
+    if empty:
+        columns = ", ".join(_CONDITION + name for name in conditions)
+        raise CasesError(f"{path}: empty or missing in the columns {columns}: {listed(empty)}; fill them")
 
 
 def _refuse_missing_files(cases: list[Case], path: Path) -> None:

@@ -166,6 +166,39 @@ def translate(
 
 
 @app.command()
+def sample(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run of a sampler.")],
+    out: Annotated[Path, typer.Option(help="A folder, new or of the same call.")],
+    num: Annotated[int | None, typer.Option(help="How many images.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
+    condition: Annotated[
+        list[str] | None, typer.Option(help="What all images show, as class=lesion; repeatable.")
+    ] = None,
+    balance: Annotated[str | None, typer.Option(help="Fill each class up to the largest: max, or to a number.")] = None,
+    truncation: Annotated[float | None, typer.Option(help="Less diversity, more regular images.")] = None,
+    least_patients: Annotated[int, typer.Option(help="Of training, that a class must have.")] = 10,
+    format_: Annotated[str, typer.Option("--format", help="nifti, dicom or png.")] = "nifti",
+    again: Annotated[Path | None, typer.Option(help="Make the set of this manifest.json once more.")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Make synthetic images by a trained sampler: marked, seeded, with their table of cases."""
+    from medgan.augment.sample import sample as run
+    from medgan.augment.sample import sample_again
+    from medgan.cases import by_role
+    from medgan.tables import sampled_json, sampled_line
+
+    if again:
+        done = sample_again(again, run_folder, out, device=device)
+    else:
+        wish: dict[str, Any] = {"num": num, "seed": seed, "balance": balance}
+        wish["conditions"] = by_role(condition or (), example="class=lesion")
+        wish |= {"truncation": truncation, "least_patients": least_patients, "format": format_}
+        done = run(run_folder, out, **wish, device=device)
+    _print(sampled_json(done), sampled_line(done, out), as_json)
+
+
+@app.command()
 def evaluate(
     pred: Annotated[Path, typer.Argument(help="A volume, or a folder of them.")],
     ref: Annotated[Path, typer.Argument(help="A volume, a folder of them by case, or a cases table.")],

@@ -2,146 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Self, TypeAlias, cast
 
 import torch
 import yaml
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from medgan.conditions import Condition
 from medgan.data import Augment, Weights, flat_axis
 from medgan.errors import ConfigError, InputError
-from medgan.models import ModelSettings, Translator, build
-from medgan.prep import Prep
+from medgan.models import SAMPLERS, ModelSettings, Sampler, SamplerSettings, Translator, build, build_sampler
+from medgan.prep import Prep, SamplingPrep
+from medgan.schedule import TrainSettings
 from medgan.settings import Settings
 
-__all__ = ["Config", "TrainSettings", "dump", "load"]
+__all__ = ["AnyConfig", "Config", "SamplingConfig", "TrainSettings", "Training", "dump", "load", "load_translation"]
+
+UNCHANGED = Augment(flip_axes=(), rotate_deg=0, scale=0, gamma=0, noise=0)
 
 # PyYAML lets more than its own error through: `2001-99-99`, `!!bool 7`, `!!int ""`, a thousand open brackets.
 NO_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
-
-# Of the schedule `plateau`: it waits for that many validations in vain, as the reference implementation does.
-PLATEAU_PATIENCE = 5
 
 # Settings that name files: in a YAML file relative to that file, on the command line to the working folder.
 PATHS = {("cases",), ("model", "perceptual", "vgg19")}
 
 
-class TrainSettings(Settings):
-    """How long, how fast, how exact.
-
-    Args:
-        steps: generator steps in all.
-        batch: patches a step, over all processes.
-        accumulate: in how many parts, one after the other, a process does its share of the batch: less memory, and
-            the same step but for batch norm, which sees a part at a time.
-        clip: largest L2 norm of a player's gradient, which is scaled down to it; 0 for no limit.
-        lr: of Adam, for both players.
-        betas: of Adam.
-        decay: how the learning rate falls: `linear` or `cosine` to zero, by `step` to a tenth each time, or on a
-            `plateau` to a fifth each time, which is when six validations (after the warmup) have no MAE that is 1 %
-            below the least.
-        decay_from: share of the steps after which it falls; by `step`, also the share between one time and the next.
-            Not for `plateau`.
-        warmup: steps in which the learning rate rises to `lr`; transformers want some.
-        ema: decay of the running average of the generator's weights, which is what the run keeps; 0 for none.
-        precision: `bf16` computes in bfloat16 where that is safe (autocast), `fp16` on a GPU in float16 with scaled
-            losses; weights stay float32.
-        channels_last: memory layout of tensors in which convolutions often run faster.
-        validate_every: steps between translations of the whole validation volumes.
-        patience: validations that may be no better than the best one before the training ends; 0 for all steps.
-        checkpoint_every: steps between saved states; a killed run goes on from the last one.
-        log_every: steps between lines in metrics.jsonl.
-        compile: translate the nets by `torch.compile`, which takes minutes before the first step and needs a C++
-            compiler; numbers change in the last digits.
-        deterministic: refuse operations whose result may differ from run to run on a GPU, at some cost in speed; on a
-            CPU there are none.
-        workers: processes that cut and augment patches; 0 does it in the training process.
-        seed: of initial weights, order, patches, augmentation and dropout.
-    """
-
-    steps: int = Field(default=20_000, ge=1)
-    batch: int = Field(default=1, ge=1)
-    accumulate: int = Field(default=1, ge=1)
-    clip: float = Field(default=0.0, ge=0)
-    lr: float = Field(default=2e-4, gt=0, lt=1)
-    betas: tuple[float, float] = (0.5, 0.999)
-    decay: Literal["linear", "cosine", "step", "plateau"] = "linear"
-    decay_from: float = Field(default=0.5, ge=0, le=1)
-    warmup: int = Field(default=0, ge=0)
-    ema: float = Field(default=0.999, ge=0, lt=1)
-    precision: Literal["32", "bf16", "fp16"] = "32"
-    channels_last: bool = False
-    compile: bool = False
-    deterministic: bool = False
-    validate_every: int = Field(default=1000, ge=1)
-    patience: int = Field(default=0, ge=0)
-    checkpoint_every: int = Field(default=500, ge=1)
-    log_every: int = Field(default=20, ge=1)
-    workers: int = Field(default=0, ge=0)
-    seed: int = Field(default=0, ge=0, lt=2**31)
-
-    @model_validator(mode="after")
-    def _a_step_has_a_length(self) -> TrainSettings:
-        if self.decay == "step" and not self.decay_from:
-            raise ValueError("decay_from: 0 would be a step without end; give the share of the steps between two")
-        return self
-
-    @model_validator(mode="after")
-    def _a_plateau_can_be_seen(self) -> TrainSettings:
-        if self.decay != "plateau":
-            return self
-        if self.decay_from != type(self).model_fields["decay_from"].default:
-            raise ValueError("decay_from: a plateau begins when validation gets no better, not at a step; leave it out")
-        seen = [at for at in range(self.validate_every, self.steps, self.validate_every) if at >= self.warmup]
-        if len(seen) < (least := PLATEAU_PATIENCE + 2):
-            raise ValueError(
-                f"validate_every: {self.validate_every} leaves {len(seen)} validations between the warmup and the last "
-                f"step, and a plateau is not seen in less than {least}; lower it or take another decay"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _whole_parts(self) -> TrainSettings:
-        if self.batch % self.accumulate:
-            raise ValueError(f"accumulate: {self.accumulate} parts of a batch of {self.batch} are unequal; change one")
-        return self
-
-
-class Config(Settings):
-    """Everything that a training depends on.
+class Training(Settings):
+    """What every training depends on.
 
     Args:
         cases: the table of cases; in a YAML file relative to that file.
-        prep: the intensity contract and the spacing.
         patch: size in voxels (RAS axes); one of them 1 for 2-D, `[96, 96, 1]` for axial slices.
+        train: steps, learning rate, precision, seed.
+    """
+
+    cases: Path
+    patch: tuple[int, int, int]
+    train: TrainSettings = TrainSettings()
+
+    @model_validator(mode="after")
+    def _patch_in_range(self) -> Self:
+        if min(self.patch) < 1:
+            raise ValueError("patch: its three sizes are at least 1")
+        return self
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How images of the network lie in memory."""
+        if not self.train.channels_last:
+            return torch.contiguous_format
+        return torch.channels_last if self.spatial_dims == 2 else torch.channels_last_3d
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 for patches one voxel thick, else 3."""
+        return 3 if flat_axis(self.patch) is None else 2
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Of a patch as the networks see it, without its flat axis, voxels."""
+        flat = flat_axis(self.patch)
+        return tuple(size for axis, size in enumerate(self.patch) if axis != flat)
+
+
+class Config(Training):
+    """Everything that the training of a translator depends on.
+
+    Args:
+        cases, patch, train: as for every training.
+        prep: the intensity contract and the spacing.
         augment: random changes of training patches.
         model: the game and its networks.
-        train: steps, learning rate, precision, seed.
         weights: how much each voxel counts in losses that compare a translation with its target.
         neighbours: slices on either side of a 2-D patch that the network sees as further channels of the source
             (2.5-D); 0 for none.
         overlap: of windows when whole volumes are translated.
     """
 
-    cases: Path
     prep: Prep
-    patch: tuple[int, int, int]
     augment: Augment = Augment()
     model: ModelSettings
-    train: TrainSettings = TrainSettings()
     weights: Weights = Weights()
     neighbours: int = Field(default=0, ge=0, le=16)
     overlap: float = Field(default=0.5, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _patch_in_range(self) -> Config:
-        if min(self.patch) < 1:
-            raise ValueError("patch: its three sizes are at least 1")
-        return self
 
     @model_validator(mode="after")
     def _tint_of_pairs_alone(self) -> Config:
@@ -180,18 +127,6 @@ class Config(Settings):
         return None if self.weights == Weights() else partial(self.weights.of, intensity=self.prep.b)
 
     @property
-    def memory_format(self) -> torch.memory_format:
-        """How images of the network lie in memory."""
-        if not self.train.channels_last:
-            return torch.contiguous_format
-        return torch.channels_last if self.spatial_dims == 2 else torch.channels_last_3d
-
-    @property
-    def spatial_dims(self) -> int:
-        """2 for patches one voxel thick, else 3."""
-        return 3 if flat_axis(self.patch) is None else 2
-
-    @property
     def in_channels(self) -> int:
         """Channels of the source: its contrasts, and those of the slices on either side."""
         return len(self.prep.sources) * (1 + 2 * self.neighbours)
@@ -207,8 +142,66 @@ class Config(Settings):
         return cast(Translator, game)
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file and apply `dotted.key=value` overrides.
+class SamplingConfig(Training):
+    """Everything that the training of a sampler depends on.
+
+    Args:
+        cases, patch, train: as for every training; the patch is the whole image that is made.
+        prep: the intensity contract and the spacing.
+        conditions: what images are asked to show, by the name of a column `condition:<name>`.
+        slices: of a volume that is learnt slice by slice: those in which the body covers at least this share of the
+            area that it has in its largest slice.
+        balance: the condition whose classes come equally often, however many images they have; null for as they come.
+        augment: random changes of training images. What is changed here is made, too: of mirrored training images come
+            mirrored samples.
+        model: the game and its networks.
+        samples: images made for a validation.
+    """
+
+    prep: SamplingPrep
+    conditions: dict[str, Condition] = Field(default_factory=dict)
+    slices: float = Field(default=0.5, gt=0, le=1)
+    balance: str | None = None
+    augment: Augment = UNCHANGED
+    model: SamplerSettings
+    samples: int = Field(default=256, ge=16, le=10_000)
+
+    @model_validator(mode="after")
+    def _as_they_are(self) -> SamplingConfig:
+        if self.augment.gamma or self.augment.noise:
+            raise ValueError("augment: samples would have that contrast and noise; set gamma and noise to 0")
+        if self.train.decay == "plateau":
+            raise ValueError("train.decay: a plateau of an error is not known for samplers; take another one")
+        if self.slices != type(self).model_fields["slices"].default and self.spatial_dims == 3:
+            raise ValueError("slices: belongs to patches one voxel thick; leave it out")
+        if self.balance is not None and not (self.balance in self.conditions and self.conditions[self.balance].classes):
+            raise ValueError(f"balance: {self.balance!r} is no condition with classes; name one or leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _conditions_have_effect(self) -> SamplingConfig:
+        if self.conditions and not self.model.conditional:
+            raise ValueError(f"conditions: {self.model.name} makes images without any; leave them out")
+        if not self.conditions and self.model.conditional == "always":
+            raise ValueError(f"conditions: {self.model.name} needs one at least; take dcgan for none")
+        return self
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Roles that every case must have."""
+        return self.prep.roles
+
+    def build(self) -> Sampler:
+        """The game with fresh weights from torch's global random numbers."""
+        groups = [condition.width for condition in self.conditions.values()]
+        return build_sampler(self.model, channels=len(self.prep.roles), size=self.size, groups=groups)
+
+
+AnyConfig: TypeAlias = Config | SamplingConfig
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> AnyConfig:
+    """Read a YAML file and apply `dotted.key=value` overrides; the model's name tells which kind it is.
 
     Raises:
         InputError: if the file is missing or is no YAML.
@@ -220,7 +213,24 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
             holder[key[-1]] = _resolved(".".join(key), holder[key[-1]], home)
     for override in overrides:
         _override(values, override)
-    return Config.parse(values)
+    return SamplingConfig.parse(values) if _samples(values) else Config.parse(values)
+
+
+def load_translation(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The same for what only a translator can do.
+
+    Raises:
+        ConfigError: also for the config of a sampler.
+    """
+    config = load(path, overrides)
+    if not isinstance(config, Config):
+        raise ConfigError(f"{path}: its model {config.model.name} samples images; name the config of a translator")
+    return config
+
+
+def _samples(values: Mapping[str, Any]) -> bool:
+    model = values.get("model")
+    return isinstance(model, dict) and model.get("name") in SAMPLERS
 
 
 def _holder(values: dict[str, Any], key: Sequence[str]) -> dict[str, Any] | None:
@@ -231,7 +241,7 @@ def _holder(values: dict[str, Any], key: Sequence[str]) -> dict[str, Any] | None
     return inner if isinstance(inner, dict) and isinstance(inner.get(key[-1]), str) else None
 
 
-def dump(config: Config) -> str:
+def dump(config: AnyConfig) -> str:
     """The resolved config as YAML, every default written out."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 

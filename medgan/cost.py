@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from medgan.config import Config, dump
+from medgan.config import AnyConfig, Config, dump
 from medgan.formats import read_header
 from medgan.learner import fabric_for, set_up
 from medgan.models.base import Batch
@@ -24,11 +24,11 @@ BYTES_A_VOXEL = 4 + 2 * 4 + 2  # the target for the network, two images as read,
 BYTES_A_SOURCE = 4  # a voxel of each contrast, for the network
 
 
-def estimate(config: Config | Path | str, overrides: Sequence[str] = (), *, device: str = "auto") -> str:
+def estimate(source: AnyConfig | Path | str, overrides: Sequence[str] = (), *, device: str = "auto") -> str:
     """The resolved config as YAML, and below it, as comments, what it will cost here.
 
     Args:
-        config: the settings, or a YAML file of them.
+        source: the settings, or a YAML file of them.
         overrides: `dotted.key=value`, applied to the file.
         device: `auto`, `cpu` or `cuda`.
 
@@ -36,13 +36,13 @@ def estimate(config: Config | Path | str, overrides: Sequence[str] = (), *, devi
         ConfigError: for settings that do not fit one another.
         CasesError: for a table that cannot be used.
     """
-    config = load_config(config, overrides)
+    config = load_config(source, overrides)
     training, validation = cases_of(config, "train"), cases_of(config, "val")
     seconds, parameters = _step_s(config, device)
-    first = next(case.images["a"] for case in training if "a" in case.images)
+    role = "a" if isinstance(config, Config) else config.prep.roles[0]
+    first = next(case.images[role] for case in training if role in case.images)
     grid = network_grid(read_header(first).grid, config.prep.spacing_mm, config.prep.axes)
-    bytes_a_voxel = BYTES_A_VOXEL + BYTES_A_SOURCE * len(config.prep.sources)
-    cache_gib = len(training + validation) * torch.Size(grid.shape).numel() * bytes_a_voxel / 2**30
+    cache_gib = len(training + validation) * torch.Size(grid.shape).numel() * _bytes_a_voxel(config) / 2**30
     lines = [
         f"{len(training)} training cases, {len(validation)} validation cases",
         f"{parameters / 1e6:.2f} million parameters in the generator",
@@ -52,19 +52,37 @@ def estimate(config: Config | Path | str, overrides: Sequence[str] = (), *, devi
     return dump(config) + "".join(f"# {line}\n" for line in lines)
 
 
-def _step_s(config: Config, device: str) -> tuple[float, int]:
+def _bytes_a_voxel(config: AnyConfig) -> int:
+    if isinstance(config, Config):
+        return BYTES_A_VOXEL + BYTES_A_SOURCE * len(config.prep.sources)
+    return 1 + BYTES_A_SOURCE * len(config.prep.roles)
+
+
+def _step_s(config: AnyConfig, device: str) -> tuple[float, int]:
     """Median seconds of a step after a warm-up, and the generator's parameters."""
-    fabric = fabric_for(config, device)
+    fabric, settings = fabric_for(config, device), config.train
     game = config.build().to(fabric.device)
     parameters = sum(p.numel() for p in game.generators.parameters())
-    size = [side for side in config.patch if side > 1]
-    game.require_size(size)
+    game.require_size(config.size)
     optimizers = set_up(game, fabric, config, None)
-    x = torch.rand(config.train.batch, config.in_channels, *size, device=fabric.device) * 2 - 1
+    batch = _any_batch(config).to(fabric.device)
     times = []
     for _ in range(TIMED_STEPS + 1):
         began = time.perf_counter()
-        losses = play(game, Batch(a=x, b=-x[:, :1]).split(config.train.accumulate), optimizers, fabric)
+        for _ in range(game.warm_ups):
+            play(game, batch.split(settings.accumulate), optimizers, fabric, order=("discriminator",))
+        losses = play(game, batch.split(settings.accumulate), optimizers, fabric)
         torch.stack(list(losses.values())).sum().item()  # waits for the device
         times.append(time.perf_counter() - began)
     return statistics.median(times[1:]), parameters
+
+
+def _any_batch(config: AnyConfig) -> Batch:
+    """Of the sizes that the training will have."""
+    count = config.train.batch
+    if isinstance(config, Config):
+        x = torch.rand(count, config.in_channels, *config.size) * 2 - 1
+        return Batch(a=x, b=-x[:, :1])
+    size = sum(condition.width for condition in config.conditions.values())
+    condition = torch.full((count, size), 1 / size) if size else None
+    return Batch(b=torch.rand(count, len(config.prep.roles), *config.size) * 2 - 1, condition=condition)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from medgan.scans import Pair, Scan, read_pair, read_pairs, read_scan, read_scan
 from medgan.settings import Settings
 
 __all__ = [
+    "AllPatches",
     "Augment",
     "Batches",
     "Pair",
@@ -36,10 +38,12 @@ __all__ = [
     "Weights",
     "batches",
     "flat_axis",
+    "paste",
     "read_pair",
     "read_pairs",
     "read_scan",
     "read_scans",
+    "turn",
 ]
 
 TRIES = 64
@@ -118,7 +122,7 @@ class Patches(Dataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
-        pair = self.data[_turn(len(self.data), index, self.seed)]
+        pair = self.data[turn(len(self.data), index, self.seed)]
         inside = [] if self.weigh is None else [(torch.from_numpy(pair.body)[None], 0)]
         cut = self.cut([(pair.x, self.neighbours), (pair.b, 0), *inside], pair.body, rng)
         a, b, body = torch.split(cut, [len(pair.x) * (1 + 2 * self.neighbours), 1, len(inside)])
@@ -161,7 +165,7 @@ class UnpairedPatches(Dataset):  # type: ignore[misc]
 
     def _one(self, scans: Sequence[Scan], index: int, side: int) -> Tensor:
         rng = np.random.default_rng((self.seed, index, side))
-        scan = scans[_turn(len(scans), index, self.seed, side)]
+        scan = scans[turn(len(scans), index, self.seed, side)]
         return self.cut([(scan.x, 0)], scan.body, rng)
 
 
@@ -186,7 +190,7 @@ class _Cutter:
             start = [place - size // 2 for place, size in zip(middle, self.crop, strict=True)]
             if self.flat is not None:
                 start[self.flat] -= neighbours
-            _paste(self._as_block(part, len(image)), image, start)
+            paste(self._as_block(part, len(image)), image, start)
         return self.move(cut, int(rng.integers(2**31)))
 
     def _empty(self, channels: int) -> Tensor:
@@ -219,8 +223,11 @@ class Batches(Iterator[Batch]):
         return Batch(**item)
 
 
+AllPatches: TypeAlias = Patches | UnpairedPatches
+
+
 def batches(
-    patches: Patches | UnpairedPatches,
+    patches: Dataset,
     *,
     batch: int,
     start: int,
@@ -253,7 +260,7 @@ def flat_axis(patch: Size) -> int | None:
     return flat[0] if flat else None
 
 
-def _turn(count: int, index: int, *seeds: int) -> int:
+def turn(count: int, index: int, *seeds: int) -> int:
     """Every case once before any comes again, in an order that is drawn anew each time."""
     epoch, position = divmod(index, count)
     return int(_order(count, epoch, seeds)[position])
@@ -271,7 +278,7 @@ def _centre(body: npt.NDArray[np.bool_], rng: np.random.Generator) -> list[int]:
     return [int(place) for place in draws[inside[0] if inside.size else 0]]
 
 
-def _paste(box: Tensor, x: Tensor, start: Sequence[int]) -> None:
+def paste(box: Tensor, x: Tensor, start: Sequence[int]) -> None:
     """Fill a box (C, *size) with what lies there in x (C, X, Y, Z), and with background beyond its ends."""
     sides = list(zip(start, box.shape[1:], x.shape[1:], strict=True))
     if any(first < 0 or first + size > end for first, size, end in sides):

@@ -14,7 +14,7 @@ from medgan.index import index
 from medgan.phantom import write_cohort
 from medgan.progress import say
 from medgan.report import Panel, Report, write_report
-from medgan.run import Run
+from medgan.run import Run, open_run
 from medgan.study import Study, study
 from medgan.train import train
 
@@ -46,7 +46,7 @@ def demo(out: Path | str = "demo", *, device: str = "auto") -> Path:
     _cohort(out)
     say(f"2/4 Training pix2pix: {out / 'run'}")
     (out / "demo.yaml").write_text(files("medgan").joinpath("demo.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    run = train(out / "demo.yaml", out=out / "run", device=device)
+    run = open_run(train(out / "demo.yaml", out=out / "run", device=device).path)
     say(f"3/4 Translating and scoring held-out patients: {out / 'translated'}")
     found = study(run, out / "translated", device=device)
     say("4/4 Report")

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from medgan import nets
 from medgan.atomic import refuse_full_folder, replacing
-from medgan.config import Config, load
+from medgan.config import Config, load_translation
 from medgan.data import flat_axis
 from medgan.errors import ConfigError, InputError
 from medgan.progress import say
@@ -371,7 +371,7 @@ def _contract(path: Path, overrides: Sequence[str], generators: Mapping[str, _Ge
     net = {"name": shape.name, "norm": shape.norm, "width": shape.width, "dropout": False}
     model = {"name": "cyclegan" if "a" in generators else "pix2pix", "generator": net}
     imposed = [f"cases={os.devnull}", f"model={json.dumps(model)}", "augment={gamma: 0, noise: 0}"]
-    return load(path, [*overrides, *imposed])
+    return load_translation(path, [*overrides, *imposed])
 
 
 def _write(out: Path, config: Config, generators: Mapping[str, _Generator]) -> Run:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medgan.errors import InputError, MedganError
-from medgan.formats import dicom, is_nifti_name, nifti
+from medgan.formats import dicom, grey, is_nifti_name, nifti, npz, png
 from medgan.progress import track
 from medgan.volume import Grid, Volume
 
@@ -26,23 +26,23 @@ _MAX_ANISOTROPY = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One scan, or one file that should be one.
+    """One scan, or one file that should be one, or one set of images.
 
     Args:
         path: relative to what was inspected: a file, or the folder of a DICOM series.
-        kind: `dicom` or `nifti`.
+        kind: `dicom`, `nifti`, `png`, or `npz` for a set of images.
         series: SeriesInstanceUID, "" for NIfTI.
         description: SeriesDescription.
         modality: DICOM's code, "" where it is not recorded.
-        shape: (X, Y, Z); None, as all that follows, where the scan cannot be read.
+        shape: (X, Y, Z), of each image in a set; None, as all that follows, where the scan cannot be read.
         spacing_mm: distance between voxel centres along each array axis, mm.
-        orientation: to which side of the patient each array axis runs, such as `RAS`.
+        orientation: to which side of the patient each array axis runs, such as `RAS`; "" for a set, which records none.
         obliquity_deg: the most that an array axis is turned away from its anatomical axis, degrees.
         minimum: smallest value, in `unit`.
         maximum: greatest value, in `unit`.
         unit: "" where it is not recorded.
         dtype: of the values, as read.
-        synthetic: True if the scan says that no scanner made it.
+        synthetic: True if the scan, or every image of the set, says that no scanner made it.
         problems: what is odd, a line each.
         error: why the scan cannot be read; "" if it can.
         patient: the identifier in the DICOM header, only if it was asked for.
@@ -72,7 +72,7 @@ class Finding:
 
 
 def inspect(path: Path, *, identity: bool = False) -> list[Finding]:
-    """Find every DICOM series and NIfTI file under a path, read it and say what it is and what is odd about it.
+    """Find every DICOM series, NIfTI file, PNG and set of images under a path, read it and say what is odd about it.
 
     A scan that cannot be read is a finding with an `error`.
 
@@ -92,6 +92,8 @@ def inspect(path: Path, *, identity: bool = False) -> list[Finding]:
     others = [file for file in files if file not in known]
     looks: list[Callable[[], Finding]] = [partial(_dicom, one, path, identity) for one in series]
     looks += [partial(_nifti, file, path) for file in others if _is_nifti(file)]
+    looks += [partial(_png, file, path) for file in others if _is_png(file)]
+    looks += [partial(_npz, file, path) for file in others if _may_be_set(file)]
     looks += [partial(_no_dicom, file, path) for file in others if _is_false_dicom(file)]
     return sorted((look() for look in track(looks, "inspect")), key=lambda finding: (finding.path, finding.series))
 
@@ -134,6 +136,40 @@ def _nifti(file: Path, root: Path) -> Finding:
     return _read(replace(_placed(finding, grid), problems=oddities), file, lambda: nifti.read(file))
 
 
+def _png(file: Path, root: Path) -> Finding:
+    finding = Finding(path=_relative(file, root), kind="png")
+    try:
+        grid, oddities = grey.read_grid(file), grey.oddities(file)
+    except MedganError as error:
+        return replace(finding, error=_without(error, file))
+    return _read(replace(_placed(finding, grid), problems=oddities), file, lambda: grey.read(file))
+
+
+def _npz(file: Path, root: Path) -> Finding:
+    finding = Finding(path=_relative(file, root), kind="npz")
+    try:
+        held = npz.read_set(file)
+    except MedganError as error:
+        return replace(finding, error=_without(error, file))
+    num_images, num_channels, x, y, z = (*held.images.shape, 1)[:5]
+    dx, dy, dz = (*held.spacing_mm, 1.0)[:3]
+    num_marked = sum(made is not None for made in held.synthetic)
+    some = (f"{num_images - num_marked} of {num_images} images have no mark of being synthetic",)
+    return replace(
+        finding,
+        description=f"{num_images} images of {num_channels} {'channel' if num_channels == 1 else 'channels'}",
+        modality=", ".join(one for one in dict.fromkeys(held.modalities) if one),
+        shape=(x, y, z),
+        spacing_mm=(dx, dy, dz),
+        minimum=float(held.images.min()),
+        maximum=float(held.images.max()),
+        unit=", ".join(dict.fromkeys(held.units)),
+        dtype=str(held.images.dtype),
+        synthetic=num_marked == num_images,
+        problems=some if 0 < num_marked < num_images else (),
+    )
+
+
 def _no_dicom(file: Path, root: Path) -> Finding:
     return Finding(_relative(file, root), "dicom", error="is named like DICOM, but is not DICOM")
 
@@ -163,7 +199,8 @@ def _read(finding: Finding, place: Path, read: Callable[[], Volume]) -> Finding:
         dtype=str(volume.array.dtype),
         synthetic=volume.synthetic is not None,
     )
-    return replace(finding, problems=(*finding.problems, *_geometry(volume.grid), *_values(finding, volume.array)))
+    geometry = () if finding.kind == "png" else _geometry(volume.grid)  # of a picture its thickness is a formality
+    return replace(finding, problems=(*finding.problems, *geometry, *_values(finding, volume.array)))
 
 
 # --- what is odd ------------------------------------------------------------------------------------------------------
@@ -225,6 +262,15 @@ def _is_nifti(file: Path) -> bool:
     if file.name.startswith(".") or file.name.endswith((".img", ".img.gz")):
         return False
     return is_nifti_name(file) or nifti.is_nifti(file)
+
+
+def _is_png(file: Path) -> bool:
+    return not file.name.startswith(".") and (png.is_png(file) or file.suffix.lower() == ".png")
+
+
+def _may_be_set(file: Path) -> bool:
+    """False for other files, and for other arrays than those of a set."""
+    return file.suffix == ".npz" and not file.name.startswith(".") and npz.may_be_set(file)
 
 
 def _is_false_dicom(file: Path) -> bool:

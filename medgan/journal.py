@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from medgan.board import Board
 from medgan.processes import is_first
-from medgan.run import Run
+from medgan.run import AnyRun
 
 __all__ = ["Journal"]
 
@@ -22,7 +22,7 @@ class Journal:
         OutputError: here and in the methods, if it cannot be written.
     """
 
-    def __init__(self, run: Run, *, step: int) -> None:
+    def __init__(self, run: AnyRun, *, step: int) -> None:
         self.run, self.board = run, None
         if is_first():
             run.forget_after(step)

@@ -15,13 +15,13 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from medgan.config import Config
+from medgan.config import AnyConfig
 from medgan.device import pick_device
 from medgan.errors import ConfigError, RunError
-from medgan.models.base import Game, Player, Translator
+from medgan.models.base import Game, Player
 from medgan.processes import PATIENCE, gathered, is_first, part_at_exit, place
 from medgan.progress import say
-from medgan.run import Run
+from medgan.run import AnyRun
 
 __all__ = [
     "Learner",
@@ -49,23 +49,23 @@ USERS = {
 class Learner:
     """All that changes while training."""
 
-    game: Translator
-    shadow: Translator  # the running average of the game's generators: what is validated and kept
+    game: Game
+    shadow: Game  # the running average of the game's generators: what is validated and kept
     optimizers: dict[Player, torch.optim.Optimizer]
     step: int = 0
     best: dict[str, float | None] = field(default_factory=dict)
-    maes: dict[int, float | None] = field(default_factory=dict)  # of all validations, by their step
+    errors: dict[int, float | None] = field(default_factory=dict)  # of all validations, by their step
 
 
-def new_game(config: Config) -> Translator:
+def new_game(config: AnyConfig) -> Game:
     """The game of the config with the weights that the seed gives; a patch that its nets cannot take is refused."""
     torch.manual_seed(config.train.seed)
     game = config.build()
-    game.require_size([size for size in config.patch if size > 1])
+    game.require_size(config.size)
     return game
 
 
-def new_learner(game: Translator, run: Run, fabric: Fabric) -> Learner:
+def new_learner(game: Game, run: AnyRun, fabric: Fabric) -> Learner:
     """The game, its average and its optimizers: new, or as the last checkpoint left them."""
     shadow = copy.deepcopy(game).eval().requires_grad_(False)
     shadow.discriminators, shadow.helpers = nn.ModuleDict(), nn.ModuleDict()
@@ -79,11 +79,11 @@ def new_learner(game: Translator, run: Run, fabric: Fabric) -> Learner:
     if not state:
         return Learner(game, shadow, optimizers)
     fabric.strategy.precision.load_state_dict(state.get("precision", {}))
-    so_far = {"step": state["step"], "best": state["best"], "maes": state.get("maes", {})}
+    so_far = {"step": state["step"], "best": state["best"], "errors": state.get("errors", {})}
     return Learner(game, shadow, optimizers, **so_far)
 
 
-def _own_buffers(state: Mapping[str, Any], run: Run) -> dict[str, Tensor]:
+def _own_buffers(state: Mapping[str, Any], run: AnyRun) -> dict[str, Tensor]:
     """What this process alone knew, such as the fakes that its discriminators remember."""
     buffers: list[dict[str, Tensor]] = state.get("buffers", [{}])
     if len(buffers) != place().count:
@@ -94,7 +94,7 @@ def _own_buffers(state: Mapping[str, Any], run: Run) -> dict[str, Tensor]:
     return buffers[min(place().rank, len(buffers) - 1)]
 
 
-def lay_out(game: Game, device: torch.device, config: Config) -> None:
+def lay_out(game: Game, device: torch.device, config: AnyConfig) -> None:
     """Move to the device; on a GPU also the weights lie in the order of the images.
 
     On a CPU the fused optimizer would copy such weights to and fro, and convolutions reorder them anyway.
@@ -104,7 +104,7 @@ def lay_out(game: Game, device: torch.device, config: Config) -> None:
         game.to(memory_format=config.memory_format)  # type: ignore[call-overload]
 
 
-def _restore(game: Game, tensors: dict[str, Tensor], run: Run) -> None:
+def _restore(game: Game, tensors: dict[str, Tensor], run: AnyRun) -> None:
     try:
         game.load_state_dict(tensors)
     except (RuntimeError, TypeError) as error:
@@ -113,7 +113,7 @@ def _restore(game: Game, tensors: dict[str, Tensor], run: Run) -> None:
 
 
 def set_up(
-    game: Game, fabric: Fabric, config: Config, state: dict[str, Any] | None
+    game: Game, fabric: Fabric, config: AnyConfig, state: dict[str, Any] | None
 ) -> dict[Player, torch.optim.Optimizer]:
     """An Adam for each player, its nets wrapped in place for the device and precision of the fabric."""
     optimizers: dict[Player, torch.optim.Optimizer] = {}
@@ -133,9 +133,9 @@ def set_up(
     return optimizers
 
 
-def save_learner(run: Run, learner: Learner, fabric: Fabric) -> None:
+def save_learner(run: AnyRun, learner: Learner, fabric: Fabric) -> None:
     """Replace the checkpoint of the run by the learner as it is; all processes take part, the first one writes."""
-    state: dict[str, Any] = {"step": learner.step, "best": learner.best, "maes": learner.maes}
+    state: dict[str, Any] = {"step": learner.step, "best": learner.best, "errors": learner.errors}
     if fabric.world_size > 1:
         state["buffers"] = gathered(_buffers(learner.game))
     if precision := fabric.strategy.precision.state_dict():
@@ -159,7 +159,7 @@ class _Together(DDPStrategy):
         return module
 
 
-def fabric_for(config: Config, device: str) -> Fabric:
+def fabric_for(config: AnyConfig, device: str) -> Fabric:
     """Lightning Fabric in the precision of the config, on one device or on those of all processes of this job.
 
     Raises:

@@ -29,7 +29,7 @@ __all__ = [
     "ssim_distance",
 ]
 
-GanMode = Literal["vanilla", "lsgan", "hinge", "wgan"]
+GanMode = Literal["vanilla", "saturating", "lsgan", "hinge", "wgan"]
 
 
 class Adversarial(NamedTuple):
@@ -53,7 +53,8 @@ def gan(mode: str) -> Adversarial:
 
     Args:
         mode: `vanilla`, cross entropy with the generator's non-saturating loss (Goodfellow et al. 2014,
-            arXiv:1406.2661, eq. 1 and end of §3); `lsgan`, least squares to the labels 0 and 1 (Mao et al. 2017,
+            arXiv:1406.2661, eq. 1 and end of §3); `saturating`, the same with the generator's loss of eq. 1, whose
+            gradient vanishes where the discriminator wins; `lsgan`, least squares to the labels 0 and 1 (Mao et al. 2017,
             arXiv:1611.04076, eq. 9, without its ½); `hinge` (Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018,
             arXiv:1802.05957, eq. 16 and 17); `wgan`, the critic's difference of means, sound only with a Lipschitz
             constraint on the critic (Arjovsky et al. 2017, arXiv:1701.07875, eq. 2).
@@ -273,12 +274,17 @@ def _lower_mean(logits: Tensor) -> Tensor:
     return _precise(logits).mean()
 
 
+def _saturating(logits: Tensor) -> Tensor:
+    return -_cross_entropy_to_0(logits)
+
+
 def _raise_mean(logits: Tensor) -> Tensor:
     return -_precise(logits).mean()
 
 
 _MODES: dict[str, Adversarial] = {
     "vanilla": Adversarial(_cross_entropy_to_1, _cross_entropy_to_0, fool=_cross_entropy_to_1),
+    "saturating": Adversarial(_cross_entropy_to_1, _cross_entropy_to_0, fool=_saturating),
     "lsgan": Adversarial(_squares_to_1, _squares_to_0, fool=_squares_to_1, middle=0.5),
     "hinge": Adversarial(_hinge_above_1, _hinge_below_minus_1, fool=_raise_mean),
     "wgan": Adversarial(_raise_mean, _lower_mean, fool=_raise_mean),

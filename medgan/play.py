@@ -20,6 +20,7 @@ def play(
     optimizers: Mapping[Player, torch.optim.Optimizer],
     fabric: Fabric,
     *,
+    order: Sequence[Player] | None = None,
     clip: float = 0.0,
 ) -> Losses:
     """Each player of the game moves once, and the losses are returned by name, averaged over the parts.
@@ -30,11 +31,13 @@ def play(
             the whole.
         optimizers: of each player.
         fabric: device, precision, and the processes whose gradients are averaged.
+        order: the players that move; those of the game if not given.
         clip: largest L2 norm of a player's gradient; 0 for no limit.
     """
-    scenes = [_Scene(game, part, alone=len(parts) == 1) for part in parts]
+    order = game.order if order is None else order
+    scenes = [_Scene(game, part, alone=len(parts) == 1 and "generator" in order) for part in parts]
     seen: Losses = {}
-    for player in game.order:
+    for player in order:
         for other in game.order:
             game.nets(other).requires_grad_(other == player)
         optimizers[player].zero_grad()

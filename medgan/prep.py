@@ -27,6 +27,7 @@ __all__ = [
     "NORMALISED_UNIT",
     "Intensity",
     "Prep",
+    "SamplingPrep",
     "check",
     "clipped_share",
     "foreground",
@@ -160,8 +161,38 @@ class Prep(Settings):
 
     @model_validator(mode="after")
     def _three_sides(self) -> Prep:
-        if [sum(side in pair for side in self.axes) for pair in ("LR", "AP", "IS")] != [1, 1, 1] or len(self.axes) != 3:
-            raise ValueError(f"axes are three letters, one of each pair R/L, A/P, S/I; seen {self.axes!r}")
+        _refuse_axes(self.axes)
+        return self
+
+
+class SamplingPrep(Settings):
+    """The contract of a run that makes images of nothing.
+
+    Args:
+        images: what it makes, by role in the table of cases: several are channels of one image, in this order.
+        mask: the role of a label image that it makes as well, as a last channel: above 0 or not.
+        spacing_mm: voxel spacing of what it sees and makes, in the order of its axes.
+        axes: the sides to which the network's axes run.
+    """
+
+    images: dict[str, Intensity] = Field(min_length=1)
+    mask: str | None = None
+    spacing_mm: tuple[float, float, float]
+    axes: str = "RAS"
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Of the channels, in their order."""
+        return (*self.images, *([self.mask] if self.mask else []))
+
+    @model_validator(mode="after")
+    def _sound(self) -> SamplingPrep:
+        wrong = [role for role in self.roles if role in ("case", "patient", "split") or not _ROLE.fullmatch(role)]
+        if wrong or len(set(self.roles)) < len(self.roles):
+            raise ValueError(f"images and mask are different columns of the table, in lower case; seen {self.roles}")
+        if min(self.spacing_mm) <= 0:
+            raise ValueError("spacing_mm must be positive")
+        _refuse_axes(self.axes)
         return self
 
 
@@ -319,6 +350,11 @@ def check(volume: Volume, intensity: Intensity, name: str) -> None:
             f"{name}: its lowest value is {volume.array.min():g} and it names no unit, so these are hardly HU "
             "(air is -1000); convert it from DICOM or subtract 1024"
         )
+
+
+def _refuse_axes(axes: str) -> None:
+    if [sum(side in pair for side in axes) for pair in ("LR", "AP", "IS")] != [1, 1, 1] or len(axes) != 3:
+        raise ValueError(f"axes are three letters, one of each pair R/L, A/P, S/I; seen {axes!r}")
 
 
 def _threshold(sample: Array) -> float:

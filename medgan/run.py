@@ -23,7 +23,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast, overload
 
 import safetensors
 import torch
@@ -32,12 +32,25 @@ from torch import Tensor
 
 import medgan
 from medgan.atomic import refuse_full_folder, replacing
-from medgan.config import Config, dump, load
+from medgan.config import AnyConfig, Config, SamplingConfig, Training, dump, load
 from medgan.errors import ConfigError, OutputError, RunError
-from medgan.models.base import Translator
+from medgan.models.base import Game, Sampler, Translator
 from medgan.volume import Synthesis
 
-__all__ = ["FORMAT", "Run", "open_run", "plan_run", "start_run"]
+__all__ = [
+    "FORMAT",
+    "AnyRun",
+    "Run",
+    "RunFolder",
+    "SamplingRun",
+    "open_any_run",
+    "open_run",
+    "open_sampling_run",
+    "plan_run",
+    "start_run",
+]
+
+C = TypeVar("C", Config, SamplingConfig)
 
 FORMAT = 1
 STATE_KEYS = {"step", "best", "game", "shadow", "optimizers"}
@@ -51,11 +64,11 @@ MAY_DIFFER = {"cases", "workers", "validate_every", "checkpoint_every", "log_eve
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run folder and its config."""
+class RunFolder(Generic[C]):
+    """A run folder and its config: what runs of translators and of samplers have in common."""
 
     path: Path
-    config: Config
+    config: C
 
     @property
     def weights_path(self) -> Path:
@@ -85,41 +98,6 @@ class Run:
                 return cast(dict[str, float | None], json.loads((file.metadata() or {}).get("best", "{}")))
         except (OSError, ValueError, safetensors.SafetensorError) as error:
             raise RunError(f"{self.weights_path}: is damaged ({error}); train again or copy it anew") from None
-
-    def synthesis(self, to: str = "b", *, seen: Collection[str] = ()) -> Synthesis:
-        """The mark that every image of the domain `to` made by this run carries.
-
-        Args:
-            to: the domain.
-            seen: roles of the contrasts that it is made from, if the run knows several.
-        """
-        prep = self.config.prep.towards(to)
-        a, b = prep.a.modality, prep.b.modality
-        seen_then_missing = f" from {', '.join(seen)}" if seen and prep.contrasts else ""
-        if seen and (without := [role for role in prep.sources if role not in seen]):
-            seen_then_missing += f" without {', '.join(without)}"
-        return Synthesis(
-            model=self.config.model.name,
-            weights_sha256=self.weights_sha256,
-            version=medgan.__version__,
-            description=f"{a} to {b} by {self.config.model.name}{seen_then_missing}, not for diagnostic use",
-        )
-
-    def translator(self) -> Translator:
-        """The generators with the best weights, in evaluation mode, on the CPU.
-
-        Raises:
-            RunError: if there are no weights yet or they do not fit the config.
-        """
-        game = self.config.build()
-        try:
-            game.generators.load_state_dict(load_file(self._whole_weights()))
-        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            told = str(error).splitlines()[:2][-1].strip()  # torch's first line of two names no tensor
-            raise RunError(
-                f"{self.weights_path}: does not fit config.yaml or is damaged ({told}); copy both anew or train again"
-            ) from None
-        return game.eval()
 
     def save_weights(self, tensors: Mapping[str, Tensor], best: Mapping[str, float | None]) -> None:
         """Replace the kept weights; `best` says when and how good, inside the same file."""
@@ -179,6 +157,15 @@ class Run:
         with replacing(self.path / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
+    @property
+    def card(self) -> dict[str, Any]:
+        """What card.json says.
+
+        Raises:
+            RunError: if it cannot be read.
+        """
+        return _facts(self.path / "card.json")
+
     def write_card(self, facts: Mapping[str, Any]) -> None:
         """Write card.json: what a reader of the weights must know."""
         prep = self.config.prep.model_dump(mode="json")
@@ -189,14 +176,126 @@ class Run:
         with replacing(self.path / "card.json") as temporary:
             temporary.write_text(json.dumps({**card, **about, **facts, "intended_use": use}, indent=2) + "\n")
 
+    def load_weights(self, game: Game) -> None:
+        """Give a game the generators with the best weights, and bring it into evaluation mode.
+
+        Raises:
+            RunError: if there are no weights yet or they do not fit the config.
+        """
+        try:
+            game.generators.load_state_dict(load_file(self._whole_weights()))
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            told = str(error).splitlines()[:2][-1].strip()  # torch's first line of two names no tensor
+            raise RunError(
+                f"{self.weights_path}: does not fit config.yaml or is damaged ({told}); copy both anew or train again"
+            ) from None
+        game.eval()
+
     def _whole_weights(self) -> Path:
         if not self.weights_path.is_file():
             raise RunError(f"{self.path}: holds no weights yet; train until its first validation")
         return self.weights_path
 
 
+class Run(RunFolder[Config]):
+    """The run of a translator."""
+
+    def synthesis(self, to: str = "b", *, seen: Collection[str] = ()) -> Synthesis:
+        """The mark that every image of the domain `to` made by this run carries.
+
+        Args:
+            to: the domain.
+            seen: roles of the contrasts that it is made from, if the run knows several.
+        """
+        prep = self.config.prep.towards(to)
+        a, b = prep.a.modality, prep.b.modality
+        seen_then_missing = f" from {', '.join(seen)}" if seen and prep.contrasts else ""
+        if seen and (without := [role for role in prep.sources if role not in seen]):
+            seen_then_missing += f" without {', '.join(without)}"
+        return Synthesis(
+            model=self.config.model.name,
+            weights_sha256=self.weights_sha256,
+            version=medgan.__version__,
+            description=f"{a} to {b} by {self.config.model.name}{seen_then_missing}, not for diagnostic use",
+        )
+
+    def translator(self) -> Translator:
+        """The generators with the best weights, in evaluation mode, on the CPU.
+
+        Raises:
+            RunError: if there are no weights yet or they do not fit the config.
+        """
+        game = self.config.build()
+        self.load_weights(game)
+        return game
+
+
+class SamplingRun(RunFolder[SamplingConfig]):
+    """The run of a sampler."""
+
+    def synthesis(
+        self, *, seed: int, number: int, conditions: Mapping[str, str], truncation: float | None = None
+    ) -> Synthesis:
+        """The mark that an image made by this run carries.
+
+        Args:
+            seed: of the set.
+            number: of the image in it.
+            conditions: what it was asked for.
+            truncation: how far the noise was held back.
+        """
+        model, modality = self.config.model.name, next(iter(self.config.prep.images.values())).modality
+        return Synthesis(
+            model=model,
+            weights_sha256=self.weights_sha256,
+            version=medgan.__version__,
+            description=f"{modality} made of random numbers by {model}; shows no subject, not for diagnostic use",
+            seed=seed,
+            number=number,
+            conditions=conditions,
+            truncation=truncation,
+        )
+
+    def sampler(self) -> Sampler:
+        """The generator with the best weights, in evaluation mode, on the CPU.
+
+        Raises:
+            RunError: if there are no weights yet or they do not fit the config.
+        """
+        game = self.config.build()
+        self.load_weights(game)
+        return game
+
+
+AnyRun = Run | SamplingRun
+
+
 def open_run(path: Path) -> Run:
-    """An existing run.
+    """The existing run of a translator.
+
+    Raises:
+        RunError: if the folder is no run, one of a sampler, or of a version that this medgan does not read.
+    """
+    run = open_any_run(path)
+    if not isinstance(run, Run):
+        raise RunError(f"{path}: its model {run.config.model.name} samples images; name the run of a translator")
+    return run
+
+
+def open_sampling_run(path: Path) -> SamplingRun:
+    """The existing run of a sampler.
+
+    Raises:
+        RunError: if the folder is no run, one of a translator, or of a version that this medgan does not read.
+    """
+    run = open_any_run(path)
+    if not isinstance(run, SamplingRun):
+        raise RunError(f"{path}: its model {run.config.model.name} translates images; name the run of a sampler")
+    return run
+
+
+def open_any_run(path: Path) -> AnyRun:
+    """An existing run of whatever kind.
 
     Raises:
         RunError: if the folder is no run, or one of a version that this medgan does not read.
@@ -213,16 +312,24 @@ def open_run(path: Path) -> Run:
             "use the medgan that made it, or train again"
         )
     try:
-        return Run(path, load(path / "config.yaml"))
+        return _run(path, load(path / "config.yaml"))
     except ConfigError as error:
         raise RunError(f"{path / 'config.yaml'}: is not what train wrote ({error}); copy it anew") from None
+
+
+@overload
+def _run(path: Path, config: Config) -> Run: ...
+@overload
+def _run(path: Path, config: SamplingConfig) -> SamplingRun: ...
+def _run(path: Path, config: AnyConfig) -> AnyRun:
+    return Run(path, config) if isinstance(config, Config) else SamplingRun(path, config)
 
 
 def _is_run(path: Path) -> bool:
     return (path / "config.yaml").is_file() and (path / "card.json").is_file()
 
 
-def _table_hash(config: Config) -> str:
+def _table_hash(config: Training) -> str:
     return hashlib.sha256(config.cases.read_bytes()).hexdigest()
 
 
@@ -234,7 +341,11 @@ def _facts(card: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def plan_run(path: Path, config: Config) -> Run:
+@overload
+def plan_run(path: Path, config: Config) -> Run: ...
+@overload
+def plan_run(path: Path, config: SamplingConfig) -> SamplingRun: ...
+def plan_run(path: Path, config: AnyConfig) -> AnyRun:
     """What a training in that folder would be: a new run, or one that goes on. Nothing is written yet.
 
     A folder without a checkpoint was started in vain and takes the new config.
@@ -243,17 +354,17 @@ def plan_run(path: Path, config: Config) -> Run:
         RunError: if the folder holds a run of another config, or imported weights.
         OutputError: if it holds something else.
     """
-    run = Run(Path(path), config)
+    run = _run(Path(path), config)
     if not _is_run(run.path):
         refuse_full_folder(run.path)
     elif "imported" in _facts(run.path / "card.json"):
         raise RunError(f"{run.path}: holds imported weights, which no training goes on from; name a new folder")
     elif run.state_path.exists():
-        _refuse_other_config(open_run(run.path), config)
+        _refuse_other_config(open_any_run(run.path), config)
     return run
 
 
-def start_run(path: Path, config: Config) -> Run:
+def start_run(path: Path, config: AnyConfig) -> AnyRun:
     """The run that `plan_run` tells of, with its folder and its config in it.
 
     Raises:
@@ -268,11 +379,11 @@ def start_run(path: Path, config: Config) -> Run:
     with replacing(run.path) as temporary:
         temporary.mkdir()
         (temporary / "config.yaml").write_text(dump(config), encoding="utf-8")
-        Run(temporary, config).write_card({"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+        _run(temporary, config).write_card({"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
     return run
 
 
-def _refuse_other_config(run: Run, config: Config) -> None:
+def _refuse_other_config(run: AnyRun, config: AnyConfig) -> None:
     old, new = _flat(run.config.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
     changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     # A plateau is seen in validations, so when they are is a part of what was trained.

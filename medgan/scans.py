@@ -19,6 +19,7 @@ from medgan.formats import read
 from medgan.prep import (
     Intensity,
     Prep,
+    SamplingPrep,
     check,
     foreground,
     in_contract_unit,
@@ -30,7 +31,18 @@ from medgan.prep import (
 from medgan.progress import track
 from medgan.volume import Grid, Synthesis, Volume
 
-__all__ = ["Pair", "Scan", "read_pair", "read_pairs", "read_scan", "read_scans", "read_sources"]
+__all__ = [
+    "Pair",
+    "Scan",
+    "Study",
+    "read_pair",
+    "read_pairs",
+    "read_scan",
+    "read_scans",
+    "read_sources",
+    "read_studies",
+    "read_study",
+]
 
 Judge = Callable[[Volume, Intensity, str], None]
 SAME_GRID_MM = 0.1
@@ -70,6 +82,38 @@ class Pair(Scan):
     mask: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Study:
+    """All images that a sampler learns from of one case, as the network sees them.
+
+    Args:
+        name: of the case.
+        patient: whose it is.
+        x: (C, X, Y, Z) in [-1, 1], a channel an image; a last one, -1 or 1, for the mask if the contract has one.
+        body: (X, Y, Z) bool, the foreground of the first image.
+        conditions: what is known of the case.
+    """
+
+    name: str
+    patient: str
+    x: Tensor
+    body: npt.NDArray[np.bool_]
+    conditions: Mapping[str, str]
+
+    def middle(self, size: Sequence[int]) -> list[int]:
+        """Where an image of that size has its middle, voxels: in the body, but so that nothing needless is cut off.
+
+        Along an axis that the image covers wholly it is the middle of the scan.
+        """
+        places = []
+        for axis, (extent, own) in enumerate(zip(size, self.body.shape, strict=True)):
+            hit = np.flatnonzero(self.body.any(axis=tuple(other for other in range(3) if other != axis)))
+            wanted = int(hit[0] + hit[-1] + 1) // 2 if hit.size else own // 2
+            lowest, highest = extent // 2, own - (extent - extent // 2)
+            places.append(own // 2 if extent >= own else min(max(wanted, lowest), highest))
+        return places
+
+
 def read_pairs(cases: Sequence[Case], prep: Prep, label: str) -> list[Pair]:
     """Read and prepare the images of all cases, showing progress; what is in the cache is mapped from there."""
     store = open_store()
@@ -85,6 +129,47 @@ def read_scans(cases: Sequence[Case], role: str, prep: Prep, label: str) -> list
     scans = [_kept_scan(store, case, role, prep) for case in track(having, label)]
     store.trim()
     return scans
+
+
+def read_studies(cases: Sequence[Case], prep: SamplingPrep, label: str) -> list[Study]:
+    """Read and prepare the images of all cases for a sampler, likewise."""
+    store = open_store()
+    studies = [_kept_study(store, case, prep) for case in track(cases, label)]
+    store.trim()
+    return studies
+
+
+def read_study(case: Case, prep: SamplingPrep) -> Study:
+    """Read one case's images and bring them to the network's grid and range.
+
+    Raises:
+        InputError: if an image is of another modality or unit than the contract's, or cannot be read.
+        GeometryError: if its images are not on one grid (in whatever order of axes).
+    """
+    volumes: list[Volume] = []
+    for role, intensity in prep.images.items():
+        volume = read(case.images[role])
+        check(volume, intensity, f"{case.name}, {role}")
+        first = next(iter(prep.images))
+        volumes.append(_on_grid(volume, volumes[0].grid, f"{case.name}, {role}", of=first) if volumes else volume)
+    channels = [
+        to_network(volume, intensity, prep.spacing_mm, prep.axes)
+        for volume, intensity in zip(volumes, prep.images.values(), strict=True)
+    ]
+    grid = network_grid(volumes[0].grid, prep.spacing_mm, prep.axes)
+    if prep.mask:
+        mask = _on_grid(read(case.images[prep.mask]), volumes[0].grid, f"{case.name}, {prep.mask}", of="the image")
+        channels.append(_two_valued(mask, grid))
+    body = Volume(foreground(volumes[0].array).astype(np.uint8), volumes[0].grid)
+    return Study(
+        case.name, case.patient, torch.cat(channels), resample(body, grid, order=0).array > 0, dict(case.conditions)
+    )
+
+
+def _two_valued(mask: Volume, grid: Grid) -> Tensor:
+    """(1, X, Y, Z): 1 where a label is above 0, else -1."""
+    inside = resample(mask.with_array((mask.array > 0).astype(np.uint8)), grid, order=0).array > 0
+    return torch.from_numpy(np.where(inside, np.float32(1), np.float32(-1)))[None]
 
 
 def read_pair(case: Case, prep: Prep) -> Pair:
@@ -175,6 +260,18 @@ def _kept_scan(store: Store, case: Case, role: str, prep: Prep) -> Scan:
     place = prep.model_dump(mode="json", include={"spacing_mm", "axes"})
     key = _key(case, roles, {**place, "alone": getattr(prep, role).model_dump(mode="json")})
     return Scan(**_unpacked(case, store.recall(key, lambda: _packed(read_scan(case, role, prep)))))
+
+
+def _kept_study(store: Store, case: Case, prep: SamplingPrep) -> Study:
+    key = _key(case, prep.roles, {"study": prep.model_dump(mode="json")})
+    entry = store.recall(key, lambda: _packed_study(read_study(case, prep)))
+    body = _by_case(entry.tensors["body"]).numpy()
+    return Study(case.name, case.patient, _by_case(entry.tensors["x"]), body, dict(case.conditions))
+
+
+def _packed_study(study: Study) -> Entry:
+    """The voxels alone: whose they are is told by the table."""
+    return Entry({"x": _by_slice(study.x), "body": _by_slice(torch.from_numpy(study.body))}, {})
 
 
 def _key(case: Case, roles: Sequence[str], contract: dict[str, Any]) -> str:

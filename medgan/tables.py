@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medgan.augment.sample import Sampled
     from medgan.cache import Cached
     from medgan.cases import Case
     from medgan.inspect import Finding
@@ -20,6 +22,8 @@ __all__ = [
     "findings_table",
     "imported_line",
     "metrics_table",
+    "sampled_json",
+    "sampled_line",
     "split_line",
     "translated_json",
     "translated_lines",
@@ -56,7 +60,7 @@ def _finding(finding: Finding) -> tuple[str, ...]:
     shape = "×".join(map(str, finding.shape or ()))
     spacing = "×".join(f"{mm:.4g}" for mm in finding.spacing_mm or ())
     tilt = f" {finding.obliquity_deg:.1f}°" if finding.obliquity_deg else ""
-    grid = f"{shape} at {spacing} mm {finding.orientation}{tilt}" if finding.shape else "-"
+    grid = f"{shape} at {spacing} mm {finding.orientation}{tilt}".rstrip() if finding.shape else "-"
     span = f"{finding.minimum:g} … {finding.maximum:g}" if finding.minimum is not None else "-"
     kind = f"{finding.kind}, synthetic" if finding.synthetic else finding.kind
     return finding.path, kind, finding.modality or "-", grid, span, finding.unit or "-", finding.patient
@@ -156,3 +160,19 @@ def imported_line(run: Run) -> str:
     ways = f"{prep.a.modality} to {prep.b.modality}" + ("" if model.paired else ", and back by --to a")
     net = f"{model.generator.name} with {model.generator.norm} norm, width {model.generator.width}"
     return f"{run.path}: {ways}, by {net}; evaluation mode, as in the reference implementation with --eval"
+
+
+def sampled_json(done: Sequence[Sampled]) -> list[dict[str, Any]]:
+    """Synthetic images as plain values."""
+    return [
+        {"case": one.name, "images": {role: str(path) for role, path in one.paths.items()}, **one.conditions}
+        for one in done
+    ]
+
+
+def sampled_line(done: Sequence[Sampled], out: Path) -> str:
+    """How many images were made, and what of."""
+    shown = Counter(", ".join(f"{name} {value}" for name, value in one.conditions.items()) for one in done)
+    parts = ", ".join(f"{count} of {what}" for what, count in shown.most_common(8) if what)
+    more = f" and {len(shown) - 8} more kinds" if len(shown) > 8 else ""
+    return f"{out}: {len(done)} synthetic images{f' ({parts}{more})' if parts else ''}; table: {out / 'cases.csv'}"

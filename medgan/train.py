@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,36 +17,57 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 import medgan
-from medgan.cases import Case, read_cases
-from medgan.config import PLATEAU_PATIENCE, Config, TrainSettings, load
-from medgan.data import Batches, Pair, Patches, Scan, UnpairedPatches, batches, read_pairs, read_scans
-from medgan.doctor import alarms, examine, gradient_lengths
-from medgan.errors import CasesError, ConfigError, TrainingError
+from medgan.cases import Case
+from medgan.config import AnyConfig, Config, Training, TrainSettings, load
+from medgan.data import Batches, batches
+from medgan.doctor import alarms, gradient_lengths
+from medgan.errors import ConfigError, TrainingError
 from medgan.formats.png import synthetic_text, write_png
 from medgan.journal import Journal
 from medgan.learner import Learner, fabric_for, new_game, new_learner, operations_named, save_learner
+from medgan.lesson import TranslationLesson, translation_cases
 from medgan.models.base import Batch, Game
 from medgan.play import play
-from medgan.processes import all_of, gathered, is_first, place, share
+from medgan.processes import gathered, is_first, place
 from medgan.progress import say, track
-from medgan.run import Run, plan_run, start_run
-from medgan.validate import Scores, mean, restate, score, show, translate_scan
+from medgan.run import AnyRun, plan_run, start_run
+from medgan.sampling import SamplingLesson, sampling_cases
+from medgan.schedule import PLATEAU_PATIENCE
+from medgan.validate import Scores, restate
 from medgan.volume import Synthesis
 
-__all__ = ["StoppedError", "cases_of", "load_config", "train"]
+__all__ = ["Lesson", "StoppedError", "cases_of", "load_config", "train"]
 
-AllPatches = Patches | UnpairedPatches
 EXPLODED = 1e6
 RESTATE_BATCHES = 16
-EXAMINED, LOOKS = 8, 6  # patches at once, and how often: under batch norm one look says little
+
+
+class Lesson(Protocol):
+    """What a game learns from, and how it is examined: `TranslationLesson` or `SamplingLesson`."""
+
+    patches: Any  # a MONAI data set
+    criterion: str
+    pictured: str
+
+    def exam(self, shadow: Game, device: torch.device) -> tuple[Scores, npt.NDArray[np.uint8]]:
+        """How good the averaged generators are, and a picture of what they make."""
+
+    def look(self, game: Game, device: torch.device) -> dict[str, float]:
+        """How the players do, for the doctor."""
+
+    def told(self, scores: Scores) -> str:
+        """The scores in words."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What else is said of the training data in the card: how much; never who."""
 
 
 class StoppedError(TrainingError):
     """A training that was asked to stop and has saved its state."""
 
 
-def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Path, device: str = "auto") -> Run:
-    """Train a translator, or go on where the same training was stopped.
+def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out: Path, device: str = "auto") -> AnyRun:
+    """Train a translator or a sampler, or go on where the same training was stopped.
 
     Started several times by torchrun or srun, the processes share each batch and the validation volumes.
 
@@ -67,33 +88,49 @@ def train(config: Config | Path | str, overrides: Sequence[str] = (), *, out: Pa
     training, validation = cases_of(config, "train"), cases_of(config, "val")
     fabric = fabric_for(config, device)
     game = new_game(config)
-    run = plan_run(Path(out), config)
+    run: AnyRun = plan_run(Path(out), config)
     learner = new_learner(game, run, fabric)
     if over := _over(learner, config.train):
         say(f"{run.path}: {over}")
         return run
     if learner.step:
         say(f"{run.path}: going on from step {learner.step}")
-    patches = _patches(config, training)
-    held_out = _held_out(config, share(validation))
+    lesson = _lesson(config, training, validation)
     if is_first():
-        start_run(run.path, config).write_card(_card(learner, training, validation))
+        start_run(run.path, config).write_card(_card(learner, lesson, training, validation))
     with operations_named():
-        _loop(run, learner, fabric, patches, held_out)
+        _loop(run, learner, fabric, lesson)
     if is_first():
-        run.write_card(_card(learner, training, validation) | {"best": learner.best})
+        run.write_card(_card(learner, lesson, training, validation) | {"best": learner.best})
     return run
 
 
-def _loop(run: Run, learner: Learner, fabric: Fabric, patches: AllPatches, held_out: Sequence[Scan]) -> None:
+def cases_of(config: AnyConfig, split: str) -> list[Case]:
+    """The cases of a split that the model can use.
+
+    Raises:
+        CasesError: if there are none, or they lack what the model needs.
+        ConfigError: if the settings ask for what these cases cannot give.
+    """
+    return translation_cases(config, split) if isinstance(config, Config) else sampling_cases(config, split)
+
+
+def _lesson(config: AnyConfig, training: Sequence[Case], validation: Sequence[Case]) -> Lesson:
+    if isinstance(config, Config):
+        return TranslationLesson(config, training, validation)
+    return SamplingLesson(config, training, validation)
+
+
+def _loop(run: AnyRun, learner: Learner, fabric: Fabric, lesson: Lesson) -> None:
     settings, layout = run.config.train, run.config.memory_format
+    moves = learner.game.warm_ups + 1
     sharing: dict[str, Any] = {"workers": settings.workers, "part": (place().rank, place().count)}
-    stream = batches(patches, batch=settings.batch, start=learner.step, stop=settings.steps, **sharing)
+    stream = batches(lesson.patches, batch=settings.batch * moves, start=learner.step, stop=settings.steps, **sharing)
     journal, window, began, over = Journal(run, step=learner.step), _Window(run, stream), time.monotonic(), ""
     with _stop_signals() as stop:
         for batch in track(stream, "Training", settings.steps - learner.step):
-            parts = [part.to(fabric.device, memory_format=layout) for part in batch.split(settings.accumulate)]
-            window.add(_step(learner, parts, fabric, settings))
+            turns = batch.to(fabric.device, memory_format=layout).split(moves)
+            window.add(_step(learner, turns, fabric, settings))
             to_log = learner.step % settings.log_every == 0
             # Once: a signal that comes later waits for the next step. Processes agree when they log.
             asked = any(gathered(bool(stop))) if to_log or place().count == 1 else False
@@ -102,9 +139,9 @@ def _loop(run: Run, learner: Learner, fabric: Fabric, patches: AllPatches, held_
                 _log(journal, learner, window, time.monotonic() - began)
                 window.clear()
             if learner.step % settings.validate_every == 0 or learner.step == settings.steps:
-                _validate(run, learner, held_out, patches, journal)
+                _validate(run, learner, lesson, journal)
                 if is_first():
-                    _check_up(run, learner, held_out, patches, journal)
+                    _check_up(learner, lesson, journal)
             over = _over(learner, settings)
             if last or over or learner.step % settings.checkpoint_every == 0:
                 window.means(learner.step)
@@ -135,11 +172,16 @@ def _over(learner: Learner, settings: TrainSettings) -> str:
     return ""
 
 
-def _step(learner: Learner, parts: Sequence[Batch], fabric: Fabric, settings: TrainSettings) -> dict[str, Tensor]:
+def _step(learner: Learner, turns: Sequence[Batch], fabric: Fabric, settings: TrainSettings) -> dict[str, Tensor]:
+    """All but the last of the turns are the discriminator's alone."""
     _draw_anew(settings.seed, learner.step)
     for optimizer in learner.optimizers.values():
-        optimizer.param_groups[0]["lr"] = settings.lr * _pace(learner.step, settings, learner.maes)
-    losses = play(learner.game, parts, learner.optimizers, fabric, clip=settings.clip)
+        optimizer.param_groups[0]["lr"] = settings.lr * _pace(learner.step, settings, learner.errors)
+    losses: dict[str, Tensor] = {}
+    for number, batch in enumerate(turns, start=1):
+        order = learner.game.order if number == len(turns) else ("discriminator",)
+        parts = batch.split(settings.accumulate)
+        losses |= play(learner.game, parts, learner.optimizers, fabric, order=order, clip=settings.clip)
     learner.step += 1
     _follow(learner.shadow, learner.game, settings.ema, learner.step)
     return losses
@@ -155,11 +197,11 @@ def _draw_anew(seed: int, step: int) -> None:
         torch.manual_seed(int(torch.randint(2**62, (rank,))[-1]))
 
 
-def _pace(step: int, settings: TrainSettings, maes: Mapping[int, float | None]) -> float:
-    """The learning rate of a step as a share of `lr`; `maes` of the validations so far, by their step."""
+def _pace(step: int, settings: TrainSettings, errors: Mapping[int, float | None]) -> float:
+    """The learning rate of a step as a share of `lr`; `errors` of the validations so far, by their step."""
     warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
     if settings.decay == "plateau":
-        return warm / 5.0 ** _plateaus(mae for at, mae in maes.items() if at >= settings.warmup)
+        return warm / 5.0 ** _plateaus(error for at, error in errors.items() if at >= settings.warmup)
     start = settings.decay_from * settings.steps
     if settings.decay == "step":
         return float(warm * 0.1 ** (step // start))
@@ -169,12 +211,12 @@ def _pace(step: int, settings: TrainSettings, maes: Mapping[int, float | None]) 
     return warm * (left if settings.decay == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
 
-def _plateaus(maes: Iterable[float | None]) -> int:
+def _plateaus(errors: Iterable[float | None]) -> int:
     """How often the error has got no better, as torch's ReduceLROnPlateau counts for the reference implementation."""
     least, in_vain, plateaus = math.inf, 0, 0
-    for mae in maes:
-        if mae is not None and mae < 0.99 * least:
-            least, in_vain = mae, 0
+    for error in errors:
+        if error is not None and error < 0.99 * least:
+            least, in_vain = error, 0
         else:
             in_vain += 1
         if in_vain > PLATEAU_PATIENCE:
@@ -191,40 +233,29 @@ def _follow(shadow: Game, game: Game, decay: float, step: int) -> None:
     torch._foreach_lerp_(old, new, 1 - decay)
 
 
-def _validate(run: Run, learner: Learner, held_out: Sequence[Scan], patches: AllPatches, journal: Journal) -> None:
-    """Translate the validation volumes by the average, log the errors in the unit of b, keep the best."""
+def _validate(run: AnyRun, learner: Learner, lesson: Lesson, journal: Journal) -> None:
+    """Examine the average, log its scores, keep the best."""
     config, device = run.config, next(learner.shadow.parameters()).device
-    sample = batches(patches, batch=max(config.train.batch, 4), start=0, stop=RESTATE_BATCHES)
+    sample = batches(lesson.patches, batch=max(config.train.batch, 4), start=0, stop=RESTATE_BATCHES)
     moved = (batch.to(device, memory_format=config.memory_format) for batch in sample)
     restate(learner.shadow, moved, config.train.precision)
-    fakes = [translate_scan(learner.shadow, scan, config, device) for scan in held_out]
-    scores = mean(all_of([score(*pair, config.prep.b.output_range) for pair in zip(fakes, held_out, strict=True)]))
+    scores, picture = lesson.exam(learner.shadow, device)
     journal.write(learner.step, val=scores)
-    learner.maes[learner.step] = scores.get("mae")
+    learner.errors[learner.step] = scores.get(lesson.criterion)
     if is_first():
-        _show(run, learner.step, show(fakes, held_out, config.prep.b.output_range), journal)
-    _keep_best(run, learner, scores)
+        _show(run, learner.step, lesson, picture, journal)
+    _keep_best(run, learner, lesson, scores)
 
 
-def _show(run: Run, step: int, picture: npt.NDArray[np.uint8], journal: Journal) -> None:
-    journal.picture("val/source_synthetic_target_error", picture, step)
+def _show(run: AnyRun, step: int, lesson: Lesson, picture: npt.NDArray[np.uint8], journal: Journal) -> None:
+    journal.picture(f"val/{lesson.pictured}", picture, step)
     mark = Synthesis(run.config.model.name, version=medgan.__version__, description=f"validation at step {step}")
     write_png(picture, run.images / f"step_{step:07d}.png", text=synthetic_text(mark))
 
 
-def _check_up(run: Run, learner: Learner, held_out: Sequence[Scan], patches: AllPatches, journal: Journal) -> None:
-    """Log how the players do on patches of training and validation cases, and say what is new to worry about."""
-    config, device = run.config, next(learner.shadow.parameters()).device
-    pairs = [scan for scan in held_out if isinstance(scan, Pair)]
-    unseen = Patches(pairs, config.patch, config.augment, config.train.seed, neighbours=config.neighbours)
-    streams = [
-        batches(source, batch=EXAMINED, start=0, stop=LOOKS) for source in (patches, *([unseen] if pairs else []))
-    ]
-    looks = [
-        examine(learner.game, *(batch.to(device, memory_format=config.memory_format) for batch in together))
-        for together in zip(*streams, strict=True)
-    ]
-    vitals = {name: sum(look[name] for look in looks) / LOOKS for name in looks[0]}
+def _check_up(learner: Learner, lesson: Lesson, journal: Journal) -> None:
+    """Log how the players do, and say what is new to worry about."""
+    vitals = lesson.look(learner.game, next(learner.shadow.parameters()).device)
     lines = journal.lines()
     known: list[str] = next((line["alarms"] for line in reversed(lines) if "alarms" in line), [])
     found = alarms([*lines, {"vitals": vitals}])
@@ -233,28 +264,21 @@ def _check_up(run: Run, learner: Learner, held_out: Sequence[Scan], patches: All
         say(f"Warning: {alarm}")
 
 
-def _keep_best(run: Run, learner: Learner, scores: Scores) -> None:
+def _keep_best(run: AnyRun, learner: Learner, lesson: Lesson, scores: Scores) -> None:
     """Save the averaged generators if the error is the lowest yet, or always where there is nothing to score.
 
     An error that is no number never is the lowest.
     """
-    mae, least = scores.get("mae"), learner.best.get("mae")
-    is_best = not scores or (mae is not None and (least is None or mae < least))
+    error, least = scores.get(lesson.criterion), learner.best.get(lesson.criterion)
+    is_best = not scores or (error is not None and (least is None or error < least))
     if is_best:
         learner.best = {"step": learner.step, **scores}
     if is_best and is_first():
         run.save_weights(learner.shadow.generators.state_dict(), learner.best)
     if not learner.best:
-        raise TrainingError(f"{run.path}: the translations at step {learner.step} are no numbers; lower train.lr")
-    say(f"step {learner.step} of {run.config.train.steps}: {_told(run, scores, learner.best, is_best=is_best)}")
-
-
-def _told(run: Run, scores: Scores, best: Mapping[str, float | None], *, is_best: bool) -> str:
-    if not scores:
-        return "no validation case has a target to score by; these weights are kept"
-    said = ", ".join(f"{name.upper()} {value:.4g}" for name, value in scores.items() if value is not None)
-    suffix = "" if is_best else f" (best: step {best['step']})"
-    return f"{said}{suffix}; MAE in {run.config.prep.b.output_unit}, PSNR in dB"
+        raise TrainingError(f"{run.path}: the images at step {learner.step} are no numbers; lower train.lr")
+    suffix = "" if is_best else f" (best: step {learner.best['step']})"
+    say(f"step {learner.step} of {run.config.train.steps}: {lesson.told(scores)}{suffix}")
 
 
 class _Window:
@@ -265,7 +289,7 @@ class _Window:
         stream: the batches that the training asks for.
     """
 
-    def __init__(self, run: Run, stream: Batches) -> None:
+    def __init__(self, run: AnyRun, stream: Batches) -> None:
         self.run, self.stream = run, stream
         self.clear()
 
@@ -279,7 +303,7 @@ class _Window:
         return (self.stream.waited_s - self.waited) / max(time.monotonic() - self.began, 1e-9)
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        self.sums = {name: self.sums.get(name, 0) + loss for name, loss in losses.items()}
+        self.sums |= {name: self.sums.get(name, 0) + loss for name, loss in losses.items()}
         self.count += 1
 
     def means(self, step: int) -> dict[str, float]:
@@ -301,69 +325,23 @@ class _Window:
         return means
 
 
-def cases_of(config: Config, split: str) -> list[Case]:
-    """The cases of a split that the model can use: those with all images, or without pairs all.
-
-    Raises:
-        CasesError: if there are none, or without pairs no image to translate from or, in training, to.
-        ConfigError: if the learning rate or the end goes by a validation error that no case tells.
-    """
-    cases = read_cases(config.cases, split=split, required=config.required)
-    for role in ("a", "b") if split == "train" else ("a",):
-        if not any(role in case.images for case in cases):
-            image = "" if config.model.paired else f" with an image {role}"
-            raise CasesError(
-                f"{config.cases}: has no case{image} in the split {split}; add some or index with another --split"
-            )
-    if split == "val":
-        _refuse_blind(config, cases)
-    return cases
-
-
-def _refuse_blind(config: Config, validation: Sequence[Case]) -> None:
-    by_error = {"decay: plateau": config.train.decay == "plateau", "patience": config.train.patience > 0}
-    asked = [f"train.{name}" for name, is_so in by_error.items() if is_so]
-    if asked and not any({"a", "b"} <= case.images.keys() for case in validation):
-        raise ConfigError(
-            f"{asked[0]}: goes by the validation error, and no case of the split val in {config.cases} has both images "
-            "to tell it; add pairs there, or do without"
-        )
-
-
-def _patches(config: Config, cases: Sequence[Case]) -> AllPatches:
-    what, settings = "Reading training cases", (config.patch, config.augment, config.train.seed)
-    if config.model.paired:
-        pairs = read_pairs(cases, config.prep, what)
-        dropout = config.prep.contrast_dropout
-        return Patches(pairs, *settings, neighbours=config.neighbours, weigh=config.weigh, contrast_dropout=dropout)
-    a, b = (read_scans(cases, role, config.prep, f"{what}, {role}") for role in ("a", "b"))
-    return UnpairedPatches(a, b, *settings)
-
-
-def _held_out(config: Config, cases: Sequence[Case]) -> list[Scan]:
-    """Pairs where the cases have both images; only those can be scored."""
-    both = [case for case in cases if {"a", "b"} <= case.images.keys()]
-    pairs = read_pairs(both, config.prep, "Reading validation cases") if both else []
-    alone = [case for case in cases if case not in both]
-    return [*pairs, *(read_scans(alone, "a", config.prep, "Reading validation cases, a") if alone else [])]
-
-
-def load_config(config: Config | Path | str, overrides: Sequence[str]) -> Config:
+def load_config(config: AnyConfig | Path | str, overrides: Sequence[str]) -> AnyConfig:
     """A config as it is, or read from its file."""
-    if not isinstance(config, Config):
+    if not isinstance(config, Training):
         return load(Path(config), overrides)
     if overrides:
         raise ConfigError("overrides go with a config file; make the Config itself with other values")
     return config
 
 
-def _card(learner: Learner, training: list[Case], validation: list[Case]) -> dict[str, Any]:
+def _card(learner: Learner, lesson: Lesson, training: list[Case], validation: list[Case]) -> dict[str, Any]:
     """What is said of the training data: how much; never who."""
     return {
         "files_sha256": learner.game.files(),
         "num_train_patients": len({case.patient for case in training}),
         "num_val_patients": len({case.patient for case in validation}),
         "num_parameters": sum(p.numel() for p in learner.shadow.generators.parameters()),
+        **lesson.facts(),
     }
 
 

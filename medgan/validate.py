@@ -14,7 +14,7 @@ from medgan.config import Config
 from medgan.data import Pair, Scan
 from medgan.device import autocast
 from medgan.metrics import mae, psnr, ssim_2023
-from medgan.models.base import Batch, Translator
+from medgan.models.base import Batch, Game, Translator
 from medgan.pictures import diverging, montage, plane, slice_picture
 from medgan.prep import from_network
 from medgan.sliding import predict
@@ -81,7 +81,7 @@ def _row(fake: Volume, scan: Scan, value_range: tuple[float, float]) -> list[npt
 
 
 @torch.no_grad()
-def restate(game: Translator, sample: Iterable[Batch], precision: str = "32") -> None:
+def restate(game: Game, sample: Iterable[Batch], precision: str = "32") -> None:
     """Estimate BatchNorm statistics anew for averaged weights: those of the trained weights do not fit them."""
     norms = [module for module in game.modules() if isinstance(module, _BatchNorm)]
     if not norms:
@@ -92,8 +92,8 @@ def restate(game: Translator, sample: Iterable[Batch], precision: str = "32") ->
         norm.momentum = None  # a plain mean over all batches
         norm.train()
     for batch in sample:
-        a, _ = batch.both()
-        with autocast(a.device, precision):
+        device = next(game.parameters()).device
+        with autocast(device, precision):
             game.generate(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

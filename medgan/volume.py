@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -130,6 +130,10 @@ class Synthesis:
         description: one line for people.
         quantity: what the values are where they are no image but a map that belongs to one, such as `standard
             deviation`; "" for the image itself.
+        seed: what the noise of a sampled image was drawn with; None for an image that is not drawn.
+        number: which of the images of that seed it is.
+        conditions: what was asked for, by its name: a class, or a number written as text.
+        truncation: how far the noise was drawn towards its mean; None where it was not.
     """
 
     model: str
@@ -137,6 +141,10 @@ class Synthesis:
     version: str = ""
     description: str = ""
     quantity: str = ""
+    seed: int | None = None
+    number: int | None = None
+    conditions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    truncation: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -318,7 +318,7 @@ def test_the_command_line_names_contrasts(run: Run, tiny_cohort: Path, cohort: P
     done = medgan("translate", run.path, a, tmp_path / "o.nii.gz", "--contrast", f"t2={t2}")
     assert (done.code, "from a, t2:" in done.out) == (0, True)
     for extra, says in (
-        (["--contrast", "t2"], "a contrast is given as role=path"),
+        (["--contrast", "t2"], "give each as name=value"),
         (["--contrast", f"t2={t2}", "--contrast", f"t2={t2}"], "given twice"),
         (["--contrast", f"pd={t2}"], "pd unknown to this run (it sees a, t2)"),
         (["--contrast", "t2=none.nii.gz"], "none.nii.gz: does not exist"),

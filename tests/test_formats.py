@@ -73,7 +73,7 @@ def test_two_series_need_a_choice(series: Path, tmp_path: Path) -> None:
         read_header(tmp_path / "both")
 
 
-@pytest.mark.parametrize("name", ["x.mha", "x.dcm", "x.nii.zip", "x.png"])
+@pytest.mark.parametrize("name", ["x.mha", "x.dcm", "x.nii.zip", "x.jpg"])
 def test_other_endings_are_not_written(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match=r"end the name in \.nii or \.nii\.gz for NIfTI, or give it no ending"):
         write(CT, tmp_path / name)

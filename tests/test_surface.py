@@ -19,7 +19,7 @@ from medgan.cli import app
 
 NAMES = [
     "Grid", "MedganError", "Synthesis", "Volume", "__version__",
-    "cache", "convert", "demo", "evaluate", "import_weights", "index", "inspect", "read", "report", "train",
+    "cache", "convert", "demo", "evaluate", "import_weights", "index", "inspect", "read", "report", "sample", "train",
     "translate", "write",
 ]  # fmt: skip
 COMMANDS = {
@@ -34,6 +34,10 @@ COMMANDS = {
     ],
     "inspect": ["path", "--identity", "--json"],
     "report": ["run_folder", "--out"],
+    "sample": [
+        "run_folder", "--out", "--num", "--seed", "--condition", "--balance", "--truncation", "--least-patients", "--format",
+        "--again", "--device", "--json",
+    ],
     "train": ["config", "overrides", "--out", "--device", "--dry-run"],
     "translate": [
         "run_folder", "source", "out", "--contrast", "--to", "--series", "--split", "--device", "--batch", "--overlap",

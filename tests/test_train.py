@@ -25,7 +25,7 @@ from medgan.errors import CasesError, ConfigError, InputError, RunError, Trainin
 from medgan.run import Run, open_run, plan_run
 from medgan.train import StoppedError, train
 
-module = import_module("medgan.train")
+module, lesson = import_module("medgan.train"), import_module("medgan.lesson")
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +137,9 @@ def test_diverging_losses_stop_the_run_with_the_checkpoint_intact(
 ) -> None:
     real = module.play
 
-    def play(game: object, parts: object, optimizers: object, fabric: object, *, clip: float) -> dict[str, object]:
+    def play(game: object, parts: object, optimizers: object, fabric: object, **how: object) -> dict[str, object]:
         play.calls += 1  # type: ignore[attr-defined]
-        losses = real(game, parts, optimizers, fabric, clip=clip)
+        losses = real(game, parts, optimizers, fabric, **how)
         return losses if play.calls < 7 else {**losses, "G_L1": torch.tensor(poison)}  # type: ignore[attr-defined]
 
     play.calls = 0  # type: ignore[attr-defined]
@@ -210,7 +210,7 @@ def test_the_journal_says_how_long_the_training_waited_for_data(
     tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Patches that take ten times as long as a step are most of the time."""
-    real, asked = module.Patches.__getitem__, []
+    real, asked = lesson.Patches.__getitem__, []
 
     def slowly(self: object, index: int) -> object:
         asked.append(index)
@@ -218,7 +218,7 @@ def test_the_journal_says_how_long_the_training_waited_for_data(
         return real(self, index)
 
     quick = train(tiny_cohort / "tiny.yaml", ["train.steps=4"], out=tmp_path / "quick", device="cpu")
-    monkeypatch.setattr(module.Patches, "__getitem__", slowly)
+    monkeypatch.setattr(lesson.Patches, "__getitem__", slowly)
     slow = train(tiny_cohort / "tiny.yaml", ["train.steps=4"], out=tmp_path / "slow", device="cpu")
     waits = {run.path.name: [line["data_wait"] for line in run.metrics() if "loss" in line] for run in (quick, slow)}
     assert all(0 <= wait <= 1 for wait in waits["quick"])
@@ -347,7 +347,7 @@ def test_what_goes_by_the_error_needs_a_pair_to_validate_on(
 def test_when_it_validates_is_part_of_a_training_by_plateaus(
     tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "score", lambda *_: {"mae": 50.0})
+    monkeypatch.setattr(lesson, "score", lambda *_: {"mae": 50.0})
     for number, (decay, refused) in enumerate([("linear", False), ("plateau", True)]):
         overrides = [*PLATEAU[1:], f"train.decay={decay}", "train.patience=1"]  # which ends it soon
         run = train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / str(number), device="cpu")
@@ -362,10 +362,10 @@ def test_a_plateau_is_remembered_by_a_run_that_goes_on(
     tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between validations, once before the rate falls (after 7 validations, at step 14) and once after it."""
-    monkeypatch.setattr(module, "score", lambda *_: {"mae": 50.0})
+    monkeypatch.setattr(lesson, "score", lambda *_: {"mae": 50.0})
     monkeypatch.setattr(module, "_check_up", lambda *_: None)  # takes time and changes nothing
     runs = killed_and_whole(tiny_cohort / "tiny.yaml", PLATEAU, tmp_path, kills=[13, 17])
     for run in runs:
         rates = [line["lr"]["generator"] for line in run.metrics() if "lr" in line]
         assert rates == pytest.approx([0.001] * 14 + [0.0002] * 3)
-        assert state(run.path)["maes"] == dict.fromkeys([*range(2, 17, 2), 17], 50.0)
+        assert state(run.path)["errors"] == dict.fromkeys([*range(2, 17, 2), 17], 50.0)

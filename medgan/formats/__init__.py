@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Header", "is_nifti_name", "read", "read_header", "write"]
 
-_ACCEPTED = "give a NIfTI file, a DICOM file or the folder of a DICOM series"
+_ACCEPTED = "give a NIfTI file, a DICOM file or the folder of a DICOM series, or a grey PNG"
+_PICTURES = {b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP"}
 _NIFTI_NAMES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
 
 
@@ -38,7 +39,7 @@ def read(path: Path, *, series: str | None = None) -> Volume:
     """Read one scan: (X, Y, Z) voxels in the unit that it states, on a grid in RAS+ mm.
 
     Args:
-        path: a NIfTI file, a DICOM file, or a folder with a DICOM series.
+        path: a NIfTI file, a grey PNG, a DICOM file, or a folder with a DICOM series.
         series: SeriesInstanceUID, SeriesNumber or SeriesDescription, where a folder holds several DICOM series.
 
     Raises:
@@ -47,6 +48,10 @@ def read(path: Path, *, series: str | None = None) -> Volume:
     path = _existing(path)
     if _holds_nifti(path):
         return nifti.read(path)
+    if _holds_png(path):
+        from medgan.formats import grey
+
+        return grey.read(path)
     from medgan.formats import dicom
 
     try:
@@ -64,6 +69,10 @@ def read_header(path: Path) -> Header:
     path = _existing(path)
     if _holds_nifti(path):
         return Header(nifti.read_grid(path))
+    if _holds_png(path):
+        from medgan.formats import grey
+
+        return Header(grey.read_grid(path))
     found = _only_series(path)
     if found.grid is None:
         raise DicomError(f"{path}: {'; '.join(found.problems) or 'is no regular volume'}")
@@ -77,26 +86,33 @@ def write(
     like: Volume | None = None,
     subject: Subject | None = None,
     description: str = "",
+    limits: tuple[float, float] | None = None,
 ) -> Path:
-    """Write one scan: `.nii` and `.nii.gz` become NIfTI, a name without suffix becomes a folder with a DICOM series.
+    """Write one scan: `.nii` and `.nii.gz` become NIfTI, `.png` one slice as a picture, no ending a folder of DICOM.
 
     Args:
         volume: to be written.
         path: of the new file or folder.
         like: a volume read from the study that a DICOM series is to join; its space code is taken for NIfTI.
-        subject: the person that a DICOM series without `like` is of; NIfTI files name nobody.
-        description: one line, the series' description.
+        subject: the person that a DICOM series without `like` is of; NIfTI and PNG files name nobody.
+        description: one line, the series' description; a PNG has none.
+        limits: the values, in the volume's unit, that a PNG shows black and white; see `medgan.formats.grey.write`.
 
     Raises:
+        InputError: if a PNG cannot hold the volume.
         OutputError: if the name says no format, or the place cannot be written.
     """
     path = Path(path)
     if path.name.endswith((".nii", ".nii.gz")):
         return nifti.write(volume, path, like=like, description=description)
+    if path.name.endswith(".png"):
+        from medgan.formats import grey
+
+        return grey.write(volume, path, limits=limits)
     if path.suffix and not path.is_dir():
         raise OutputError(
             f"{path}: the ending {path.suffix} is not written; end the name in .nii or .nii.gz for NIfTI, "
-            "or give it no ending for a folder of DICOM"
+            "or give it no ending for a folder of DICOM; one slice may also be a .png"
         )
     from medgan.formats import dicom
 
@@ -116,8 +132,8 @@ def _existing(path: Path) -> Path:
 
 
 def _holds_nifti(path: Path) -> bool:
-    """True for NIfTI, False for what may be DICOM; anything else is refused."""
-    if path.is_dir():
+    """True for NIfTI, False for what is PNG or may be DICOM; anything else is refused."""
+    if path.is_dir() or _holds_png(path):
         return False
     if nifti.is_nifti(path):
         return True
@@ -128,8 +144,25 @@ def _holds_nifti(path: Path) -> bool:
     # A damaged file of that name: the reader says what is wrong with it.
     if is_nifti_name(path):
         return True
+    _refuse_other_pictures(path)
     seen = f"a file of {path.stat().st_size} bytes ending in {path.suffix or 'nothing'}"
     raise InputError(f"{path}: is neither NIfTI nor DICOM (seen: {seen}); {_ACCEPTED}")
+
+
+def _holds_png(path: Path) -> bool:
+    from medgan.formats import png
+
+    return path.is_file() and png.is_png(path)
+
+
+def _refuse_other_pictures(path: Path) -> None:
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    kind = next((name for magic, name in _PICTURES.items() if start.startswith(magic)), "")
+    if kind:
+        raise InputError(f"{path}: is a {kind} picture; of pictures medgan reads grey PNG of 8 or 16 bits, convert it")
+    if path.suffix == ".npz":
+        raise InputError(f"{path}: is a set of images; one by one they are read as NIfTI, DICOM or PNG")
 
 
 def _only_series(path: Path) -> Series:

@@ -33,9 +33,9 @@ from nibabel.wrapstruct import WrapStructError
 from medgan.atomic import replacing
 from medgan.errors import GeometryError, NiftiError
 from medgan.formats.sidecar import Marks, of_comment, of_descrip, of_sidecar, refuse_foreign, sidecar_path
-from medgan.volume import Grid, Volume
+from medgan.volume import Grid, Synthesis, Volume
 
-__all__ = ["Space", "is_nifti", "oddities", "read", "read_grid", "write"]
+__all__ = ["Space", "is_nifti", "oddities", "read", "read_grid", "read_mark", "write"]
 
 Array = npt.NDArray[Any]
 _COMMENT = 6
@@ -91,6 +91,15 @@ def read_grid(path: Path) -> Grid:
         NiftiError: as `read`, as far as the header tells.
     """
     return _grid(_read_header(Path(path)), Path(path))
+
+
+def read_mark(path: Path) -> Synthesis | None:
+    """What made the image, told by the image itself and not by the JSON file beside it.
+
+    Raises:
+        NiftiError: as `read`, as far as the header tells.
+    """
+    return _own_marks(_read_header(Path(path))).synthetic
 
 
 def oddities(path: Path) -> tuple[str, ...]:

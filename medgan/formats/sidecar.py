@@ -7,6 +7,7 @@ time into the image itself, as a comment, so that it survives the loss of the JS
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,18 @@ from medgan import __version__
 from medgan.errors import NiftiError, OutputError
 from medgan.volume import Synthesis, Volume
 
-__all__ = ["Marks", "of_comment", "of_descrip", "of_sidecar", "refuse_foreign", "sidecar_path"]
+__all__ = [
+    "Marks",
+    "fields_of_comment",
+    "of_comment",
+    "of_descrip",
+    "of_json",
+    "of_sidecar",
+    "refuse_foreign",
+    "sampling_from_json",
+    "sampling_to_json",
+    "sidecar_path",
+]
 
 _UNITS = {"bqml": "Bq/ml", "bq/ml": "Bq/ml", "hu": "HU"}
 _GENERATOR = "medgan"
@@ -48,9 +60,9 @@ class Marks:
             fields |= {"SyntheticData": True, "Synthesis": _synthesis_to_json(self.synthetic)}
         return fields | {"GeneratedBy": [{"Name": _GENERATOR, "Version": __version__}]}
 
-    def comment(self) -> str:
-        """The same in one line, for the comment inside the image."""
-        return f"{_GENERATOR} {json.dumps(self.to_json(), ensure_ascii=False)}"
+    def comment(self, **more: Any) -> str:
+        """The same in one line, for the comment inside the image, with what else a format has to say."""
+        return f"{_GENERATOR} {json.dumps(self.to_json() | more, ensure_ascii=False)}"
 
     def descrip(self) -> str:
         """At most 79 ASCII characters for the header field that viewers show."""
@@ -69,7 +81,7 @@ def sidecar_path(image: Path) -> Path:
         'sub-01/t1.json'
     """
     name = image.name.removesuffix(".gz")
-    stem = name.rpartition(".")[0] if name.endswith((".nii", ".hdr", ".img")) else name
+    stem = name.rpartition(".")[0] if name.endswith((".nii", ".hdr", ".img", ".png")) else name
     return image.with_name(f"{stem}.json")
 
 
@@ -90,11 +102,20 @@ def of_sidecar(image: Path) -> Marks:
 
 def of_comment(text: str) -> Marks:
     """What a comment inside an image says; nothing, if it is not medgan's or was cut."""
-    name, _, content = text.rstrip("\0 ").partition(" ")
-    if name != _GENERATOR:
-        return Marks()
-    fields = _parsed(content)
+    fields = fields_of_comment(text)
     return _marks(fields) if fields else Marks()
+
+
+def of_json(text: str) -> Marks:
+    """What a JSON text of these keys says; nothing, if it is none."""
+    fields = _parsed(text)
+    return _marks(fields) if fields else Marks()
+
+
+def fields_of_comment(text: str) -> dict[str, Any]:
+    """The plain values of a comment inside an image; none, if it is not medgan's or was cut."""
+    name, _, content = text.rstrip("\0 ").partition(" ")
+    return (_parsed(content) or {}) if name == _GENERATOR else {}
 
 
 def of_descrip(text: str) -> Marks:
@@ -156,16 +177,49 @@ def _synthesis(fields: dict[str, Any], quantity: str) -> Synthesis:
         version=_text(fields, "Version"),
         description=_text(fields, "Description"),
         quantity=quantity,
+        **sampling_from_json(fields),
     )
 
 
-def _synthesis_to_json(made: Synthesis) -> dict[str, str]:
+def _synthesis_to_json(made: Synthesis) -> dict[str, Any]:
     return {
         "Model": made.model,
         "WeightsSHA256": made.weights_sha256,
         "Version": made.version,
         "Description": made.description,
+        **sampling_to_json(made),
     }
+
+
+def sampling_to_json(made: Synthesis) -> dict[str, Any]:
+    """What a sampled image was drawn with, as plain values; nothing for an image that was not drawn.
+
+    Example:
+        >>> sampling_to_json(Synthesis("dcgan", seed=7, conditions={"class": "glioma"}))
+        {'Seed': 7, 'Conditions': {'class': 'glioma'}}
+    """
+    fields = {"Seed": made.seed, "Number": made.number, "Truncation": made.truncation}
+    told: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
+    return told | ({"Conditions": dict(made.conditions)} if made.conditions else {})
+
+
+def sampling_from_json(fields: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a `Synthesis` that `sampling_to_json` wrote; what is of another type counts as absent."""
+    conditions = fields.get("Conditions")
+    conditions = conditions if isinstance(conditions, dict) else {}
+    truncation = fields.get("Truncation")
+    is_number = isinstance(truncation, int | float) and not isinstance(truncation, bool) and math.isfinite(truncation)
+    return {
+        "seed": _whole(fields, "Seed"),
+        "number": _whole(fields, "Number"),
+        "conditions": {name: value for name, value in conditions.items() if isinstance(value, str)},
+        "truncation": truncation if is_number else None,
+    }
+
+
+def _whole(fields: dict[str, Any], key: str) -> int | None:
+    value = fields.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _text(fields: dict[str, Any], key: str) -> str:

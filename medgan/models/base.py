@@ -14,7 +14,7 @@ from medgan.device import laid_out
 from medgan.errors import InputError
 from medgan.nets import Net
 
-__all__ = ["Batch", "Fakes", "Game", "Losses", "Player", "Translator", "Verdicts"]
+__all__ = ["Batch", "Fakes", "Game", "Losses", "Player", "Sampler", "Translator", "Verdicts"]
 
 Player: TypeAlias = Literal["generator", "discriminator"]
 Fakes: TypeAlias = dict[str, Tensor]
@@ -30,11 +30,13 @@ class Batch:
         a: patches of the domain to translate from; None if the batch has none.
         b: patches of the domain to translate to; in paired training voxel for voxel those of `a`.
         mask: (N, 1, *spatial), where a and b can be compared; losses that compare them count nothing else.
+        condition: (N, K), what is known of each image of `b`, as `medgan.conditions` encodes it.
     """
 
     a: Tensor | None = None
     b: Tensor | None = None
     mask: Tensor | None = None
+    condition: Tensor | None = None
 
     def to(
         self, device: torch.device | str | None = None, *, memory_format: torch.memory_format = torch.contiguous_format
@@ -44,12 +46,24 @@ class Batch:
         def move(x: Tensor | None) -> Tensor | None:
             return None if x is None else laid_out(x.to(device, non_blocking=True), memory_format)
 
-        return Batch(move(self.a), move(self.b), move(self.mask))
+        condition = None if self.condition is None else self.condition.to(device, non_blocking=True)
+        return Batch(move(self.a), move(self.b), move(self.mask), condition)
 
     def split(self, number: int) -> list[Batch]:
         """The same samples in that many batches of equal size, in their order."""
-        parts = [(None,) * number if x is None else x.chunk(number) for x in (self.a, self.b, self.mask)]
+        tensors = (self.a, self.b, self.mask, self.condition)
+        parts = [(None,) * number if x is None else x.chunk(number) for x in tensors]
         return [Batch(*part) for part in zip(*parts, strict=True)]
+
+    def images(self) -> Tensor:
+        """Those of `b`, for methods that learn to make more of them.
+
+        Raises:
+            InputError: if there are none.
+        """
+        if self.b is None:
+            raise InputError("this model learns from images, but the batch holds none")
+        return self.b
 
     def pair(self) -> tuple[Tensor, Tensor]:
         """Both domains, for methods that learn from pairs.
@@ -83,11 +97,13 @@ class Game(nn.Module, ABC):
         discriminators: the nets that the discriminator owns, by the domain they judge; empty in a game without one.
         helpers: nets that learn along with the generator and that no translation needs; empty in most games.
         order: the players in the order of their moves.
+        warm_ups: moves of the discriminator alone, each on images of its own, before those of `order`.
     """
 
     generators: nn.ModuleDict
     discriminators: nn.ModuleDict
     order: tuple[Player, ...]
+    warm_ups: int = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,4 +172,25 @@ class Translator(Game):
 
         Raises:
             InputError: if the game cannot make that domain.
+        """
+
+
+class Sampler(Game):
+    """A game whose generator makes images of nothing but random numbers and what is asked for.
+
+    Attributes:
+        latent_size: random numbers of which an image is made.
+    """
+
+    latent_size: int
+
+    @abstractmethod
+    def sample(self, z: Tensor, condition: Tensor | None = None, truncation: float | None = None) -> Tensor:
+        """(N, latent_size) normal random numbers to images (N, C, *spatial) in [-1, 1].
+
+        Args:
+            z: of each image its own.
+            condition: (N, K), what is asked for; None for a game that learnt without.
+            truncation: above 0; the lower, the more alike the images and, as a rule, the more regular; None for none.
+                What the number means is told by the model.
         """

@@ -3,10 +3,11 @@
 Files become a `Volume` only where they prove to be one regular grid; everything else is refused with its reason.
 """
 
+from medgan.formats.dicom.mark import missing_marks
 from medgan.formats.dicom.read import read, read_series
 from medgan.formats.dicom.scan import Series, find_series, is_dicom
 from medgan.formats.dicom.source import Source
 from medgan.formats.dicom.subject import Subject
 from medgan.formats.dicom.write import write
 
-__all__ = ["Series", "Source", "Subject", "find_series", "is_dicom", "read", "read_series", "write"]
+__all__ = ["Series", "Source", "Subject", "find_series", "is_dicom", "missing_marks", "read", "read_series", "write"]

@@ -9,9 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydicom.uid import UID, CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    SecondaryCaptureImageStorage,
+)
 
-__all__ = ["EQUIPMENT", "HEAD", "KINDS", "KNOWN", "SERIES_WIDE", "SLICE_WISE", "TYPE_2", "Kind"]
+__all__ = ["EQUIPMENT", "HEAD", "KINDS", "KNOWN", "SERIES_WIDE", "SLICE_WISE", "TYPE_2", "Kind", "kind_of"]
 
 _PATIENT = (
     "PatientName",
@@ -266,5 +272,20 @@ KINDS = {
         },
     ),
 }
+# What a sampled image of any other modality is: no scanner's class fits an image that nothing captured.
+_CAPTURE = Kind(
+    sop_class=SecondaryCaptureImageStorage,
+    image_type=("DERIVED", "SECONDARY"),
+    units=("a.u.", "normalised"),
+    acquisition=(),
+    needed={"ConversionType": "SYN"},
+)
+
+
+def kind_of(modality: str) -> Kind:
+    """What files of a modality are: Secondary Capture, if it has no class of its own here."""
+    return KINDS.get(modality, _CAPTURE)
+
+
 # All that is ever asked of a source.
 KNOWN = (*_PROVENANCE, *EQUIPMENT, *SERIES_WIDE, *SLICE_WISE, *_ACQUISITION, *_MR, *_CT, *_PT)

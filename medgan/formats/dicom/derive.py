@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,26 +14,28 @@ from pydicom.uid import generate_uid
 from pydicom.valuerep import format_number_as_ds
 
 from medgan import __version__
-from medgan.formats.dicom.attributes import HEAD, KINDS, SERIES_WIDE, SLICE_WISE, TYPE_2
+from medgan.formats.dicom.attributes import HEAD, KINDS, SERIES_WIDE, SLICE_WISE, TYPE_2, kind_of
 from medgan.formats.dicom.headers import is_valid, number, text
 from medgan.formats.dicom.mark import (
     NOT_FOR_DIAGNOSIS,
     acquisition_item,
     code,
     is_acquisition,
+    sampling_remark,
     synthesis_of,
     synthesizing_item,
     unit_remark,
 )
 from medgan.formats.dicom.source import Source
 from medgan.formats.dicom.stored import Stored
-from medgan.formats.dicom.subject import Subject
+from medgan.formats.dicom.subject import Subject, uid_from
 from medgan.volume import Volume
 
 __all__ = ["Order", "slices_like", "slices_of"]
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _UNITS = {"Bq/ml": "BQML"}
+_SIDES = {"S": "H", "I": "F"}  # DICOM says head and foot where NIfTI says superior and inferior
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +47,24 @@ class Order:
         stored: its integers.
         description: SeriesDescription, "" for one that is made up.
         now: date and time of writing.
+        seed: what the new identifiers derive from, "" for fresh ones.
     """
 
     volume: Volume
     stored: Stored
     description: str
     now: datetime
+    seed: str = ""
+
+    def uid(self, *names: str) -> str:
+        """A new identifier; with a seed, the same for the same names."""
+        return uid_from(self.seed, *names) if self.seed else str(generate_uid())
+
+    def series_uid(self) -> str:
+        """The identifier of the series; with a seed, the same for the same description, place and pixels."""
+        stored = self.stored
+        parts = (stored.pixels.tobytes(), stored.slope.encode(), self.volume.grid.affine.tobytes())
+        return self.uid(self.description, self.volume.modality, *(sha256(part).hexdigest() for part in parts))
 
 
 def slices_like(order: Order, source: Source) -> Iterator[Dataset]:
@@ -80,6 +95,8 @@ def slices_of(order: Order, subject: Subject) -> Iterator[Dataset]:
     common.StudyDate, common.StudyTime = _date(subject.study_time), _time(subject.study_time)
     common.StudyID, common.PatientPosition = "1", "HFS"
     common.LossyImageCompression = "00"
+    if subject.seed:
+        _describe_nobody(common)
     synthetic = order.volume.synthetic is not None
     _describe_series(common, order, synthetic, None)
     if order.volume.synthetic is not None:
@@ -98,6 +115,12 @@ def _taken(source: Dataset, keys: Sequence[str]) -> Dataset:
     return taken
 
 
+def _describe_nobody(common: Dataset) -> None:
+    """An image drawn from noise is of nobody, and nothing is written into it."""
+    common.PatientIdentityRemoved, common.DeidentificationMethod = "YES", "synthetic, no subject"
+    common.BurnedInAnnotation = "NO"
+
+
 def _describe_picture(common: Dataset, source: Dataset) -> None:
     common.setdefault("LossyImageCompression", "00")
     if text(source, "BurnedInAnnotation") == "NO":
@@ -107,11 +130,11 @@ def _describe_picture(common: Dataset, source: Dataset) -> None:
 
 
 def _describe_series(common: Dataset, order: Order, synthetic: bool, source_number: float | None) -> None:
-    kind = KINDS[order.volume.modality]
+    kind = kind_of(order.volume.modality)
     common.SOPClassUID, common.Modality, common.ImageType = kind.sop_class, order.volume.modality, list(kind.image_type)
-    common.SeriesInstanceUID = generate_uid()
+    common.SeriesInstanceUID = order.series_uid()
     # Beside the source in a list of series; DICOM's whole numbers end at 2³¹.
-    made_up = list(KINDS).index(order.volume.modality)  # one number a modality in a study of made-up scans
+    made_up = [*KINDS, common.Modality].index(common.Modality)  # one number a modality in a study of made-up scans
     common.SeriesNumber = (made_up if source_number is None else 100 * int(abs(source_number) % 1e7)) + _place_of(order)
     common.SeriesDescription = _description(common, order, synthetic)
     for moment in ("Series", "Content", "InstanceCreation"):
@@ -165,7 +188,8 @@ def _describe_derivation(common: Dataset, order: Order, synthetic: bool, source_
     done = f"Synthesized{maker}{made_from}" if synthetic else f"Rewritten{made_from}"
     unit = unit_remark(order.volume.unit)
     what = f"values are the {_quantity(order)}" if _quantity(order) else ""
-    told = [f"{done} with medgan {__version__}", unit, what, order.stored.remark]
+    drawn = sampling_remark(order.volume.synthetic)
+    told = [f"{done} with medgan {__version__}", unit, what, order.stored.remark, drawn]
     common.DerivationDescription = "; ".join(part for part in told if part)[:1024]
     if synthetic:
         common.DerivationCodeSequence = [code("SYNTHESIS", "99MEDGAN", "Image synthesis")]
@@ -207,7 +231,7 @@ def _slice(order: Order, index: int, parts: list[Dataset]) -> Dataset:
     dataset = Dataset()
     for part in parts:
         dataset.update(part)
-    dataset.SOPInstanceUID = generate_uid()
+    dataset.SOPInstanceUID = order.uid("image", text(dataset, "SeriesInstanceUID"), str(index))
     dataset.InstanceNumber = index + 1
     _fill_needed(dataset, order, index)
     _fill_pixels(dataset, order, index)
@@ -215,7 +239,7 @@ def _slice(order: Order, index: int, parts: list[Dataset]) -> Dataset:
 
 
 def _fill_needed(dataset: Dataset, order: Order, index: int) -> None:
-    for key, value in {**dict.fromkeys(TYPE_2), **KINDS[order.volume.modality].needed}.items():
+    for key, value in {**dict.fromkeys(TYPE_2), **kind_of(order.volume.modality).needed}.items():
         if key not in dataset:
             setattr(dataset, key, value)
     if not text(dataset, "BodyPartExamined"):
@@ -224,6 +248,8 @@ def _fill_needed(dataset: Dataset, order: Order, index: int) -> None:
         del dataset.PatientPosition  # PET tells it by PatientOrientationCodeSequence
         dataset.ImageIndex, dataset.NumberOfSlices = index + 1, order.volume.grid.shape[2]
         dataset.Units = _UNITS.get(order.volume.unit, dataset.Units)
+    if "ConversionType" in dataset:
+        dataset.PatientOrientation = [_SIDES.get(side, side) for side in order.volume.grid.orientation[:2]]
 
 
 def _fill_pixels(dataset: Dataset, order: Order, index: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from medgan.atomic import replacing
 from medgan.errors import GeometryError, InputError
-from medgan.formats.dicom.attributes import KINDS
+from medgan.formats.dicom.attributes import KINDS, kind_of
 from medgan.formats.dicom.derive import Order, slices_like, slices_of
 from medgan.formats.dicom.headers import quietly
 from medgan.formats.dicom.source import Source
 from medgan.formats.dicom.stored import scaled, stored
 from medgan.formats.dicom.subject import Subject
+from medgan.formats.sidecar import sampling_to_json
 from medgan.volume import Grid, Volume
 
 __all__ = ["write"]
@@ -48,7 +50,8 @@ def write(
         volume: what to write; on the grid of its source up to flipped or swapped axes.
         folder: a new or empty folder.
         like: a volume read from DICOM whose series is the source; the volume's own header if not given.
-        subject: whom a made-up scan without a source is of.
+        subject: whom a made-up scan without a source is of. For a sampled image it is `Subject.sampled`: then equal
+            images become equal files, and a modality other than CT, MR and PT becomes a Secondary Capture.
         description: SeriesDescription; one that tells is made up if not given.
 
     Returns:
@@ -60,14 +63,15 @@ def write(
         OutputError: if the folder cannot be written or has something in it.
     """
     source = _source(volume, like, subject)
-    volume = _with_modality(volume, like)
+    volume = _with_modality(volume, like, capture=bool(subject and subject.seed))
     placed = _straight(volume) if source is None else _onto(volume, source.grid)
     synthetic, is_map = volume.synthetic is not None, bool(volume.synthetic and volume.synthetic.quantity)
     order = Order(
         volume=placed,
         stored=scaled(placed) if is_map else stored(placed, modality=volume.modality, clip=synthetic),
         description=description,
-        now=datetime.now(),
+        now=subject.study_time if subject and subject.seed else datetime.now(),
+        seed=subject.seed if subject else "",
     )
     with quietly():
         datasets = slices_of(order, subject or Subject()) if source is None else slices_like(order, source)
@@ -85,17 +89,24 @@ def _source(volume: Volume, like: Volume | None, subject: Subject | None) -> Sou
         raise InputError("the volume given as like was not read from DICOM; read it from the source series")
     if subject is not None:
         return None
+    if like is not None and like.synthetic is None and volume.synthetic and sampling_to_json(volume.synthetic):
+        raise InputError("the image was drawn from noise, so it is of no patient and takes no source series (like)")
     header = volume.header if like is None else like.header
     if not isinstance(header, Source):
         raise InputError("a DICOM series needs a patient and a place: pass the source series (like), or a subject")
     return header
 
 
-def _with_modality(volume: Volume, like: Volume | None) -> Volume:
-    """The volume with its modality, or where it knows none, with modality and unit of its source."""
+def _with_modality(volume: Volume, like: Volume | None, *, capture: bool) -> Volume:
+    """The volume with its modality, or where it knows none, with modality and unit of its source.
+
+    An image that may be a Secondary Capture can have any modality, and OT (other) where it knows none.
+    """
     if not volume.modality and like is not None and volume.unit == "a.u.":
         volume = volume.with_array(volume.array, modality=like.modality, unit=like.unit)
-    kind = KINDS.get(volume.modality)
+    if capture:
+        volume = volume.with_array(volume.array, modality=_code(volume.modality or "OT"))
+    kind = kind_of(volume.modality) if capture else KINDS.get(volume.modality)
     if kind is None:
         raise InputError(f"modality {volume.modality!r} cannot be written as DICOM; accepted are {', '.join(KINDS)}")
     if volume.unit not in kind.units:
@@ -104,6 +115,12 @@ def _with_modality(volume: Volume, like: Volume | None) -> Volume:
             f"this {volume.modality} volume is in {volume.unit!r}; DICOM's {volume.modality} is in {accepted}"
         )
     return volume
+
+
+def _code(modality: str) -> str:
+    if not re.fullmatch(r"[A-Z0-9_ ]{1,16}", modality):
+        raise InputError(f"modality {modality!r} is no code of DICOM; give one in capitals, such as CT, MR, DX or OT")
+    return modality
 
 
 def _straight(volume: Volume) -> Volume:
