@@ -199,6 +199,40 @@ def sample(
 
 
 @app.command()
+def audit(
+    real: Annotated[Path, typer.Argument(help="The table of cases of the training.")],
+    synthetic: Annotated[Path, typer.Argument(metavar="SET", help="A folder that `medgan sample` made.")],
+    holdout: Annotated[Path | None, typer.Option(help="Cases of other patients; val and test of REAL if none.")] = None,
+    run_folder: Annotated[Path | None, typer.Option("--run", help="What made SET: also try its discriminator.")] = None,
+    features: Annotated[str, typer.Option(help="random-conv, hand-made, or a TorchScript file.")] = "random-conv",
+    within: Annotated[str | None, typer.Option(help="The condition within which diversity is judged.")] = None,
+    drop_near_copies: Annotated[bool, typer.Option("--drop-near-copies", help="Write a table without them.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for audit.json and audit_pairs.png; SET if none.")] = None,
+    seed: int = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Look for copies of patients in a synthetic set, and for what it lacks: PASS, REVIEW or FAIL (exit code 1)."""
+    from medgan.augment.gate import audit_set
+    from medgan.tables import audited_lines
+
+    ways: dict[str, Any] = {"holdout": holdout, "run": run_folder, "features": features, "within": within}
+    done = audit_set(real, synthetic, **ways, drop_near_copies=drop_near_copies, out=out, seed=seed)
+    _print(done.audit.to_json(), audited_lines(done), as_json)
+    raise typer.Exit(int(done.audit.verdict == "FAIL"))
+
+
+@app.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN")],
+    share: Annotated[Path, typer.Option(help="A new folder: what may be given away.")],
+) -> None:
+    """Copy a run for others without what tells of patients: no discriminator, no state, no pictures, no paths."""
+    from medgan.augment.export import export as run
+
+    typer.echo(run(run_folder, share))
+
+
+@app.command()
 def evaluate(
     pred: Annotated[Path, typer.Argument(help="A volume, or a folder of them.")],
     ref: Annotated[Path, typer.Argument(help="A volume, a folder of them by case, or a cases table.")],

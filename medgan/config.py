@@ -15,7 +15,7 @@ from torch import Tensor
 from medgan.conditions import Condition
 from medgan.data import Augment, Weights, flat_axis
 from medgan.errors import ConfigError, InputError
-from medgan.models import SAMPLERS, ModelSettings, Sampler, SamplerSettings, Translator, build, build_sampler
+from medgan.models import SAMPLERS, Kind, ModelSettings, Sampler, SamplerSettings, Translator, build, build_sampler
 from medgan.prep import Prep, SamplingPrep
 from medgan.schedule import TrainSettings
 from medgan.settings import Settings
@@ -172,6 +172,10 @@ class SamplingConfig(Training):
             raise ValueError("augment: samples would have that contrast and noise; set gamma and noise to 0")
         if self.train.decay == "plateau":
             raise ValueError("train.decay: a plateau of an error is not known for samplers; take another one")
+        if self.train.precision == "fp16":
+            raise ValueError("train.precision: gradients of gradients leave the range of fp16; take bf16 or 32")
+        if self.train.compile:
+            raise ValueError("train.compile: torch.compile knows no gradients of gradients; set it to false")
         if self.slices != type(self).model_fields["slices"].default and self.spatial_dims == 3:
             raise ValueError("slices: belongs to patches one voxel thick; leave it out")
         if self.balance is not None and not (self.balance in self.conditions and self.conditions[self.balance].classes):
@@ -180,7 +184,7 @@ class SamplingConfig(Training):
 
     @model_validator(mode="after")
     def _conditions_have_effect(self) -> SamplingConfig:
-        if self.conditions and not self.model.conditional:
+        if self.conditions and self.model.conditional == "never":
             raise ValueError(f"conditions: {self.model.name} makes images without any; leave them out")
         if not self.conditions and self.model.conditional == "always":
             raise ValueError(f"conditions: {self.model.name} needs one at least; take dcgan for none")
@@ -191,10 +195,20 @@ class SamplingConfig(Training):
         """Roles that every case must have."""
         return self.prep.roles
 
+    @property
+    def kind(self) -> Kind:
+        """Of the images that are made."""
+        return Kind(
+            channels=len(self.prep.roles),
+            size=self.size,
+            groups=tuple(condition.width for condition in self.conditions.values()),
+            modality=next(iter(self.prep.images.values())).modality,
+            masks=int(self.prep.mask is not None),
+        )
+
     def build(self) -> Sampler:
         """The game with fresh weights from torch's global random numbers."""
-        groups = [condition.width for condition in self.conditions.values()]
-        return build_sampler(self.model, channels=len(self.prep.roles), size=self.size, groups=groups)
+        return build_sampler(self.model, self.kind)
 
 
 AnyConfig: TypeAlias = Config | SamplingConfig

@@ -40,7 +40,7 @@ USERS = {
     "reflection_pad": "resnet generators, padding: reflect and antialias pad by reflection",
     "upsample": "upsample: resize, antialias and registration interpolate",
     "avg_pool3d": "in 3-D, res_unet generators and discriminator.scales take means of blocks",
-    "grid_sampler": "registration bends images",
+    "grid_sampler": "registration bends images, adaptive changes of samplers move them",
     "nll_loss": "cut compares places by cross entropy",
 }
 
@@ -128,7 +128,8 @@ def set_up(
             for name, net in list(home.items()):
                 if config.train.compile:
                     net.compile()
-                home[name] = fabric.setup_module(net)
+                if not game.takes_slopes:  # which Fabric's wrapper does not let through
+                    home[name] = fabric.setup_module(net)
         optimizers[player] = cast(torch.optim.Optimizer, fabric.setup_optimizers(adam))
     return optimizers
 

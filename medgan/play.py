@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from lightning_fabric import Fabric
@@ -35,14 +36,16 @@ def play(
         clip: largest L2 norm of a player's gradient; 0 for no limit.
     """
     order = game.order if order is None else order
-    scenes = [_Scene(game, part, alone=len(parts) == 1 and "generator" in order) for part in parts]
+    with _precision(game, fabric):
+        scenes = [_Scene(game, part, alone=len(parts) == 1 and "generator" in order) for part in parts]
     seen: Losses = {}
     for player in order:
         for other in game.order:
             game.nets(other).requires_grad_(other == player)
         optimizers[player].zero_grad()
         for scene in scenes:
-            losses = game.losses(player, scene.batch, scene.fakes(player))
+            with _precision(game, fabric):
+                losses = game.losses(player, scene.batch, scene.fakes(player))
             fabric.backward(torch.stack(list(losses.values())).sum() / len(parts))
             for name, loss in losses.items():
                 seen[name] = seen.get(name, 0) + loss.detach() / len(parts)
@@ -52,6 +55,11 @@ def play(
         optimizers[player].step()
     game.requires_grad_(True)
     return seen
+
+
+def _precision(game: Game, fabric: Fabric) -> AbstractContextManager[None]:
+    """Of the whole step, where nets do not bring their own."""
+    return fabric.autocast() if game.takes_slopes else nullcontext()
 
 
 class _Scene:

@@ -180,6 +180,14 @@ class SamplingPrep(Settings):
     spacing_mm: tuple[float, float, float]
     axes: str = "RAS"
 
+    def of_samples(self) -> SamplingPrep:
+        """The contract by which samples of a run are read: they are in the unit of its output, and not scaled again."""
+        images = {
+            role: Intensity(modality=one.modality, unit=one.output_unit, range=one.output_range)
+            for role, one in self.images.items()
+        }
+        return self.model_copy(update={"images": images})
+
     @property
     def roles(self) -> tuple[str, ...]:
         """Of the channels, in their order."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medgan.augment.gate import Audited
     from medgan.augment.sample import Sampled
     from medgan.cache import Cached
     from medgan.cases import Case
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from medgan.translate import Translated
 
 __all__ = [
+    "audited_lines",
     "cached_line",
     "columns",
     "findings_table",
@@ -176,3 +178,12 @@ def sampled_line(done: Sequence[Sampled], out: Path) -> str:
     parts = ", ".join(f"{count} of {what}" for what, count in shown.most_common(8) if what)
     more = f" and {len(shown) - 8} more kinds" if len(shown) > 8 else ""
     return f"{out}: {len(done)} synthetic images{f' ({parts}{more})' if parts else ''}; table: {out / 'cases.csv'}"
+
+
+def audited_lines(done: Audited) -> str:
+    """The verdict and all that was looked at, the gravest first."""
+    order = {"FAIL": 0, "REVIEW": 1, "PASS": 2}
+    reasons = sorted(done.audit.reasons, key=lambda reason: order[reason.level])
+    lines = [f"{one.level:6}  {one.measured}; {one.threshold}: {one.meaning}" for one in reasons]
+    kept = [f"without {len(done.audit.near_copies)} near copies: {done.kept}"] if done.kept else []
+    return "\n".join([*lines, f"{done.audit.verdict}: {done.report}", *kept])

@@ -631,8 +631,8 @@ PLACES = [
     ),
     Bad(
         "an ending that is not written",
-        "translate {good}/run {good}/mr {bad}/out.png",
-        r"out\.png: the ending \.png is not written",
+        "translate {good}/run {good}/mr {bad}/out.jpg",
+        r"out\.jpg: the ending \.jpg is not written",
     ),
     Bad(
         "DICOM without a series to join",

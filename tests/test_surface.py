@@ -23,10 +23,14 @@ NAMES = [
     "translate", "write",
 ]  # fmt: skip
 COMMANDS = {
+    "audit": [
+        "real", "synthetic", "--holdout", "--run", "--features", "--within", "--drop-near-copies", "--out", "--seed", "--json",
+    ],
     "cache": ["--clear"],
     "convert": ["source", "out", "--like", "--series"],
     "demo": ["--out", "--device"],
     "evaluate": ["pred", "ref", "--mask", "--preset", "--range", "--split", "--run", "--std", "--out", "--json"],
+    "export": ["run_folder", "--share"],
     "import-weights": ["weights", "overrides", "--config", "--back", "--arch", "--out"],
     "index": [
         "folder", "--a", "--b", "--contrast", "--mask", "--out", "--fractions", "--split", "--seed", "--patients",

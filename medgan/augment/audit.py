@@ -190,7 +190,8 @@ def near_copies(
 ) -> tuple[str, ...]:
     """Names of the synthetic images that may be copies of a training patient's, in the order of the set.
 
-    Of independent images about 1 % are named for each of the two spaces. The arguments are those of `audit`, and so
+    Of independent images as many are named as real images are as near to another patient, less than 1 % for each of the
+    two spaces where all patients differ. The arguments are those of `audit`, and so
     are the names.
 
     Raises:
@@ -267,7 +268,7 @@ def _memory(near: Nearness, found: Hits, patients: Sequence[str], seed: int) -> 
         authenticity=authenticity(near),
         share_below=share_below(near),
         membership=membership(train, others, *owners, seed=seed) if held else None,
-        effective_number=effective_number(near, _of_train(near, found), seed=seed),
+        effective_number=effective_number(near, found, seed=seed),
     )
 
 

@@ -14,6 +14,7 @@ from medgan.imageset import ImageSet
 __all__ = ["Sets", "refuse_leaks", "refuse_unfit"]
 
 LEAST_PATIENTS = 3
+MOST_NAMED = 5
 
 
 class Sets(NamedTuple):
@@ -41,10 +42,10 @@ def refuse_leaks(sets: Sets) -> None:
         theirs = {key: place for place, key in enumerate(_keys(images)) if key}
         twins = [(place, theirs[key]) for place, key in enumerate(_keys(test)) if key in theirs]
         if twins:
-            own, other = twins[0]
+            told = ", ".join(f"{test.names[own]} and {images.names[other]}" for own, other in twins[:MOST_NAMED])
             raise InputError(
-                f"{test.names[own]} of the test set and {images.names[other]} of the {name} images are the same image "
-                f"({len(twins)} such are there); the test set must be unseen"
+                f"{len(twins)} images of the test set are among the {name} images as well: {told}"
+                f"{' …' * (len(twins) > MOST_NAMED)}; leave them out of one"
             )
 
 

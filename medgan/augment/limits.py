@@ -16,6 +16,7 @@ __all__ = ["STATISTICS", "Limits"]
 
 Array = npt.NDArray[Any]
 STATISTICS = ("mean", "spread", "1st percentile", "median", "99th percentile", "foreground share")
+_ENDS_AT_0 = (False, True, False, False, False, True)
 _RANGE = (1, 99)  # percentiles of training images
 _FEWEST = 20
 _ROUNDING = 1e-6
@@ -39,7 +40,8 @@ class Limits:
     def learnt(cls, x: Tensor, margin: float) -> Self:
         """From training images: their 1st and 99th percentile, moved apart by `margin` times their distance.
 
-        Foreground is what lies above Otsu's threshold of all training voxels of a channel.
+        Spread and foreground share, which end at 0, keep at least half of the 1st percentile, so that a blank image is
+        always outside. Foreground is what lies above Otsu's threshold of all training voxels of a channel.
 
         Args:
             x: (N, C, X, Y) or (N, C, X, Y, Z).
@@ -57,8 +59,9 @@ class Limits:
             )
         thresholds = np.array([float(threshold_otsu(channel.numpy())) for channel in x.float().transpose(0, 1)])
         low, high = np.percentile(_statistics(x, thresholds), _RANGE, axis=0)
-        beyond = margin * (high - low) + _ROUNDING
-        return cls(thresholds, low - beyond, high + beyond)
+        beyond = margin * (high - low)
+        lowest = np.where(_ENDS_AT_0, np.maximum(low - beyond, low / 2), low - beyond)
+        return cls(thresholds, lowest - _ROUNDING, high + beyond + _ROUNDING)
 
     def broken(self, x: Tensor) -> list[list[str]]:
         """For each image what lies outside, in words."""

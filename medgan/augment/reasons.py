@@ -6,12 +6,9 @@ there.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
-
-from scipy.stats import beta
 
 from medgan.metrics.distribution import Floored, Interval
 from medgan.metrics.membership import Membership
@@ -40,8 +37,8 @@ ALPHA = 0.01
 CLEAR = 0.55
 # Where independent sets reach this by chance, a copier of two images in five would not stand out. Our own choice.
 BLIND = 0.7
-# By their definition about 1 % of independent images are hits; five times that, with 99 % confidence, are too many.
-USUAL_HITS, MANY_HITS, HIT_CONFIDENCE = 0.01, 0.05, 0.99
+# Of independent images less than about 1 % are hits; five times that, and not by chance, are too many.
+USUAL_HITS, MANY_HITS = 0.01, 0.05
 # Hits of one or two patients may be one chance; of a collapsed model all images are hits at once.
 SEVERAL_PATIENTS = 3
 # Of what real images score. A tenth: nothing is covered but a few modes (trained GANs that had collapsed in trials had
@@ -137,17 +134,18 @@ def of_memory(memories: tuple[Memory, ...], *, images: int, biased: bool, fewest
 
 def _of_copies(memory: Memory, images: int, alpha: float) -> Reason:
     found = memory.copies
-    at_least = _at_least(found.of_train, images)
     excess = found.excess is not None and found.excess.p <= alpha and found.excess.value > USUAL_HITS
-    many = at_least > MANY_HITS and (found.stark > 0 or memory.patients_hit >= SEVERAL_PATIENTS)
-    level: Level = "FAIL" if excess or many else "REVIEW" if found.stark or at_least > USUAL_HITS else "PASS"
+    several = found.stark > 0 or memory.patients_hit >= SEVERAL_PATIENTS
+    many = found.of_train > MANY_HITS * images and found.chance <= alpha and several
+    level: Level = "FAIL" if excess or many else "REVIEW" if found.stark or found.chance <= ALPHA else "PASS"
     beside = "" if found.excess is None else f", {found.of_holdout} of held-out ones (p {found.excess.p:.2g})"
     return Reason(
         level,
         f"near copies ({memory.space}): {found.of_train} of {images} images, of {memory.patients_hit} training "
-        f"patients{beside}; {found.stark} at less than half of any distance between real patients",
-        f"FAIL: {USUAL_HITS:.0%} more than of held-out patients at p ≤ {alpha:.2g}, or surely above {MANY_HITS:.0%}; "
-        f"REVIEW: surely above {USUAL_HITS:.0%}, or one at less than half",
+        f"patients (by chance with p {found.chance:.2g}){beside}; {found.stark} at less than half of any distance "
+        "between real patients",
+        f"FAIL: {USUAL_HITS:.0%} more than of held-out patients, or above {MANY_HITS:.0%} and of several patients, at "
+        f"p ≤ {alpha:.2g}; REVIEW: p ≤ {ALPHA:g}, or one at less than half",
         _MEANING_COPIES[level],
     )
 
@@ -298,9 +296,3 @@ def _of_score(name: str, score: Floored, level: Level, good: str, bad: str) -> R
         f"{collapsed}REVIEW: below {POOR:.0%} of what real images have, in every split",
         good if level == "PASS" else f"{bad}: of little use for training",
     )
-
-
-def _at_least(count: int, of: int) -> float:
-    """The share (0..1) that is exceeded with 99 % confidence if `count` of `of` were seen (Clopper and Pearson)."""
-    lower = float(beta.ppf(1 - HIT_CONFIDENCE, count, of - count + 1)) if count else 0.0
-    return 0.0 if math.isnan(lower) else lower

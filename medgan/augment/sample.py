@@ -17,6 +17,7 @@ from torch import Tensor
 import medgan
 from medgan.atomic import replacing
 from medgan.augment.plan import Plan, Wish, planned
+from medgan.augment.sets import MANIFEST, TABLE, read_manifest
 from medgan.cases import Case, write_cases
 from medgan.device import pick_device, settle
 from medgan.errors import InputError, OutputError
@@ -30,9 +31,9 @@ from medgan.run import SamplingRun, open_sampling_run
 from medgan.sampling import contact_sheet, latent, make
 from medgan.volume import Grid, Synthesis, Volume
 
-__all__ = ["MANIFEST", "Sampled", "sample", "sample_again"]
+__all__ = ["Sampled", "sample", "sample_again"]
 
-MANIFEST, TABLE, SHEET, IMAGES = "manifest.json", "cases.csv", "contact_sheet.png", "images"
+SHEET, IMAGES = "contact_sheet.png", "images"
 ENDINGS = {"nifti": ".nii.gz", "dicom": "", "png": ".png"}
 _SIDES = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 SHOWN = 32
@@ -110,7 +111,7 @@ def sample_again(
     Raises:
         InputError: if it is no manifest, or was made by another run.
     """
-    told = _read_manifest(Path(manifest))
+    told = read_manifest(Path(manifest))
     run = run if isinstance(run, SamplingRun) else open_sampling_run(Path(run))
     if told["weights_sha256"] != run.weights_sha256:
         raise InputError(f"{manifest}: was made by other weights than those of {run.path}; name the run that made it")
@@ -237,7 +238,7 @@ def _claim(out: Path, facts: Mapping[str, Any], made: str) -> str:
     """Take the folder for this call, images of two calls are never mixed; when the call was first made."""
     manifest = out / MANIFEST
     if manifest.exists():
-        held = _read_manifest(manifest)
+        held = read_manifest(manifest)
         if other := [key for key, value in facts.items() if held.get(key) != value]:
             raise OutputError(f"{out}: holds samples made otherwise ({', '.join(other)}); name another folder")
         return str(held["made"])
@@ -257,6 +258,8 @@ def _facts(run: SamplingRun) -> dict[str, Any]:
         "weights_sha256": run.weights_sha256,
         "contract": run.config.prep.model_dump(mode="json"),
         "patch": list(run.config.patch),
+        "slices": run.config.slices,
+        "conditions": list(run.config.conditions),
         "block": BLOCK,
     }
 
@@ -271,7 +274,7 @@ def _tell(job: _Job, done: Sequence[Sampled]) -> None:
     write_png(picture, job.out / SHEET, text=synthetic_text(mark))
     lines = [_line(job, one) for one in done]
     with replacing(job.out / MANIFEST) as temporary:
-        told = {key: value for key, value in _read_manifest(job.out / MANIFEST).items() if key != "images"}
+        told = {key: value for key, value in read_manifest(job.out / MANIFEST).items() if key != "images"}
         temporary.write_text(json.dumps({**told, "images": lines}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -293,13 +296,3 @@ def _line(job: _Job, one: Sampled) -> dict[str, Any]:
 def _digest(path: Path) -> str:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(told, dict) and told.keys() >= {"weights_sha256", "wish", "format", "made"}:
-            return told
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as a manifest ({error}); name the manifest.json of a set") from None
-    raise InputError(f"{path}: is no manifest of a set of samples; name the manifest.json that `medgan sample` wrote")

@@ -262,7 +262,7 @@ def _nearness(features: Features | None, train: ImageSet, synthetic: ImageSet) -
 
 
 def _least_distance(near: Nearness, share: float) -> float:
-    """A share of the usual distance; of the median, since real sets hold near copies that would set any low quantile."""
+    """A share of the usual distance: of the median, since near copies in real sets would set any low quantile."""
     others = np.where(near.patients[:, None] == near.patients[None, :], np.inf, near.real).min(axis=1)
     if not np.isfinite(others).all():
         raise InputError(

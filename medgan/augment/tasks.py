@@ -25,6 +25,7 @@ __all__ = ["Classification", "Segmentation", "Task", "fit", "fit_and_score", "ou
 
 Floats = npt.NDArray[np.float64]
 Outcomes = npt.NDArray[np.float32]
+NAMED_LR, OWN_LR = 1e-2, 1e-3
 WEIGHT_DECAY = 1e-4
 SEE_AT_ONCE = 256
 
@@ -37,7 +38,8 @@ class Classification(Settings):
         classes: in the order of the net's outputs; those of the training set by the alphabet if empty.
         net: `densenet_small`, `resnet_small`, or the path of a TorchScript file of a net from (N, C, *spatial) to
             (N, classes) logits; its weights are where each training starts from.
-        lr: of AdamW, falling to 0 along a cosine.
+        lr: of AdamW, falling to 0 along a cosine; if None 0.01 for a net by name, which has batch norm, and 0.001 for
+            one from a file.
         batch: images a step.
     """
 
@@ -45,13 +47,18 @@ class Classification(Settings):
     condition: str = "class"
     classes: tuple[str, ...] = ()
     net: str = "densenet_small"
-    lr: float = Field(default=3e-3, gt=0)
+    lr: float | None = Field(default=None, gt=0)
     batch: int = Field(default=32, ge=2)
 
     @property
     def metric(self) -> str:
         """The name of what `score` tells."""
         return "auc"
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at the start."""
+        return self.lr or (NAMED_LR if self.net in _CLASSIFIERS else OWN_LR)
 
     def settled(self, train: ImageSet) -> Classification:
         """The same with the classes of a training set.
@@ -120,19 +127,25 @@ class Segmentation(Settings):
     Args:
         net: `unet_small`, or the path of a TorchScript file of a net from (N, C, *spatial) to (N, 1, *spatial) logits;
             its weights are where each training starts from.
-        lr: of AdamW, falling to 0 along a cosine.
+        lr: of AdamW, falling to 0 along a cosine; if None 0.01 for a net by name, which has batch norm, and 0.001 for
+            one from a file.
         batch: images a step.
     """
 
     name: Literal["segmentation"] = "segmentation"
     net: str = "unet_small"
-    lr: float = Field(default=3e-3, gt=0)
+    lr: float | None = Field(default=None, gt=0)
     batch: int = Field(default=16, ge=2)
 
     @property
     def metric(self) -> str:
         """The name of what `score` tells."""
         return "dice"
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at the start."""
+        return self.lr or (NAMED_LR if self.net in _SEGMENTERS else OWN_LR)
 
     def settled(self, train: ImageSet) -> Segmentation:
         """The same.
@@ -231,7 +244,7 @@ def fit(
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(seed)
         net = task.build(x[:2]).to(place).train()
-        optimiser = torch.optim.AdamW(net.parameters(), lr=task.lr, weight_decay=WEIGHT_DECAY)
+        optimiser = torch.optim.AdamW(net.parameters(), lr=task.rate, weight_decay=WEIGHT_DECAY, fused=True)
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for chosen in _batches(len(x), task.batch, steps, draw):
             seen, wanted = _changed(x[chosen], target[chosen], classic, draw)

@@ -214,7 +214,7 @@ def _trained(job: Job, plan: UtilitySettings, sets: Sets, device: str) -> Row:
         device=device,
     )
     if not np.isfinite(outcome).all():
-        raise TrainingError(f"task.lr: the net of {job.arm} diverged at {plan.task.lr:g}; give a lower one")
+        raise TrainingError(f"task.lr: the net of {job.arm} diverged at {plan.task.rate:g}; give a lower one")
     return Row(job, plan.task.summary(outcome), round(time.perf_counter() - start, 3), outcome)
 
 

@@ -88,8 +88,9 @@ def write(volume: Volume, path: Path, *, limits: tuple[float, float] | None = No
         InputError: if the volume is more than one slice, or a value is not finite or beyond the limits.
         OutputError: if the place cannot be written.
     """
-    hung = volume.reorient(_hanging(volume))
-    stored = _stored(hung.array[:, :, 0], limits)
+    path = Path(path)
+    hung = volume.reorient(_hanging(volume, path))
+    stored = _stored(hung.array[:, :, 0], limits, path)
     comment = Marks.of(volume).comment(
         RescaleSlope=stored.slope,
         RescaleIntercept=stored.intercept,
@@ -102,17 +103,17 @@ def write(volume: Volume, path: Path, *, limits: tuple[float, float] | None = No
     text = {**mark_text(volume.synthetic), COMMENT: comment}
     width_mm, height_mm, _ = hung.grid.spacing_mm
     encoded = encode_slice(stored.pixels.T, text=text, spacing_mm=(width_mm, height_mm))
-    with replacing(Path(path)) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(encoded)
-    return Path(path)
+    return path
 
 
-def _hanging(volume: Volume) -> str:
+def _hanging(volume: Volume, path: Path) -> str:
     """The orientation in which a slice is shown, told by the side that its thin axis runs to."""
     thin = [axis for axis, length in enumerate(volume.grid.shape) if length == 1]
     if not thin:
         size = "×".join(map(str, volume.grid.shape))
-        raise InputError(f"a PNG holds one slice, and this volume has {size} voxels; write NIfTI or DICOM")
+        raise InputError(f"{path}: a PNG holds one slice, and this volume has {size} voxels; write NIfTI or DICOM")
     side = volume.grid.orientation[thin[-1]]
     return _HANGING[_SIDES.get(side, side)]
 
@@ -194,30 +195,31 @@ class _Stored:
     whole: bool  # the values are whole numbers, which rounding brings back exactly
 
 
-def _stored(values: Array, limits: tuple[float, float] | None) -> _Stored:
-    _refuse_not_finite(values)
+def _stored(values: Array, limits: tuple[float, float] | None, path: Path) -> _Stored:
+    _refuse_not_finite(values, path)
     lowest, highest = float(values.min()), float(values.max())
     whole = bool(np.array_equal(values, np.rint(values)))
     if limits is None and whole and lowest >= 0 and highest <= 255:
         return _Stored(values.astype(np.uint8), 1.0, 0.0, True)
     low, high = limits or (lowest, highest)
     slope = (float(high) - float(low)) / _STEPS
-    _refuse_beyond((low, high), slope, (lowest, highest))
-    steps = np.rint((values.astype(np.float64) - low) / (slope or 1.0))
-    return _Stored(np.clip(steps, 0, _STEPS).astype(np.uint16), slope or 1.0, float(low), whole and slope <= 1)
+    _refuse_beyond((low, high), slope, (lowest, highest), path)
+    slope = slope or float(np.spacing(abs(low)))  # of a constant slice: a step too small to matter
+    steps = np.rint((values.astype(np.float64) - low) / slope)
+    return _Stored(np.clip(steps, 0, _STEPS).astype(np.uint16), slope, float(low), whole and slope <= 1)
 
 
-def _refuse_not_finite(values: Array) -> None:
+def _refuse_not_finite(values: Array, path: Path) -> None:
     bad = int(np.size(values) - np.isfinite(values).sum())
     if bad:
-        raise InputError(f"{bad} of {values.size} voxels are NaN or infinite; replace them by a background value")
+        raise InputError(f"{path}: {bad} of {values.size} voxels are NaN or infinite; replace them by a background")
 
 
-def _refuse_beyond(limits: tuple[float, float], slope: float, seen: tuple[float, float]) -> None:
+def _refuse_beyond(limits: tuple[float, float], slope: float, seen: tuple[float, float], path: Path) -> None:
     if not (np.isfinite(slope) and slope >= 0):
-        raise InputError(f"limits of {limits[0]:g} and {limits[1]:g} for a PNG; give two finite ones, the lower first")
+        raise InputError(f"{path}: limits of {limits[0]:g} and {limits[1]:g}; give two finite ones, the lower first")
     if seen[0] < limits[0] - slope / 2 or seen[1] > limits[1] + slope / 2:
         raise InputError(
-            f"values from {seen[0]:g} to {seen[1]:g} are beyond the limits of {limits[0]:g} and {limits[1]:g} "
-            "given for a PNG; give wider ones"
+            f"{path}: values from {seen[0]:g} to {seen[1]:g} are beyond the limits of {limits[0]:g} and "
+            f"{limits[1]:g}; give wider ones"
         )

@@ -10,6 +10,8 @@ from medgan.formats import nifti, npz, png
 
 __all__ = ["is_marked", "missing_marks"]
 
+_NAMES = (".nii", ".nii.gz", ".png", ".dcm", ".ima")
+
 
 def is_marked(path: Path) -> bool:
     """True if every image in a file or folder bears all marks of a synthetic image; see `missing_marks`.
@@ -57,19 +59,17 @@ def _lacks(file: Path) -> tuple[str, ...] | None:
         return png.missing_marks(png.open_png(file, grey=False).text)
     if file.suffix == ".npz":
         return tuple(_unmarked(file))
-    return _dicom_lacks(file)
+    from medgan.formats import dicom
+
+    if dicom.is_dicom(file):
+        return dicom.missing_marks(file)
+    return ("an image, though it is named like one",) if file.name.lower().endswith(_NAMES) else None
 
 
 def _unmarked(file: Path) -> Iterator[str]:
     marks = npz.read_marks(file)
     if bare := sum(mark is None for mark in marks):
         yield f"a mark of {bare} of its {len(marks)} images"
-
-
-def _dicom_lacks(file: Path) -> tuple[str, ...] | None:
-    from medgan.formats import dicom
-
-    return dicom.missing_marks(file) if dicom.is_dicom(file) else None
 
 
 def _name(file: Path, root: Path) -> str:

@@ -183,7 +183,7 @@ class TorchScript:
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
-    """Features made comparable: less their mean, over their standard deviation, on their principal axes.
+    """Features made comparable: less their mean, over their standard deviation, and brought to principal axes.
 
     It is fitted once, on real images, and applied to all sets alike. A feature that does not vary where it was fitted
     is left out.
@@ -193,8 +193,11 @@ class Reduction:
     axes: Array
 
     @classmethod
-    def fit(cls, features: Array, components: int) -> Reduction:
-        """From features (N, d), keeping at most `components` axes, those of largest variance first.
+    def fit(cls, features: Array, components: int | None) -> Reduction:
+        """From features (N, d), keeping at most `components` axes, those of largest variance first; None turns nothing.
+
+        Images that it was fitted on spread more along its axes than others do, the more so the more axes there are for
+        an image. Without axes that is as good as nothing.
 
         Example:
             >>> rows = np.array([[0.0, 5.0], [2.0, 5.0], [4.0, 5.0]])
@@ -203,6 +206,8 @@ class Reduction:
         """
         mean, spread = features.mean(axis=0), features.std(axis=0)
         scale = np.where(spread > 1e-9 * (1 + np.abs(mean)), spread, np.inf)
+        if components is None:
+            return cls(mean, np.diag(1 / scale))
         _, lengths, axes = np.linalg.svd((features - mean) / scale, full_matrices=False)
         rank = max(1, int((lengths > 1e-9 * lengths[0]).sum()))
         return cls(mean, (axes[: min(rank, components)] / scale).T)

@@ -9,12 +9,14 @@ A test that finds nothing proves nothing: images may leak what no distance shows
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import betabinom
 
 from medgan.errors import InputError
 from medgan.metrics.distribution import Interval
@@ -40,7 +42,8 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 EXCHANGES = 1999
 QUANTILE = 0.01
-STARK = 0.5  # of the smallest distance of two real patients
+CLOSE = 0.5  # of what is usual among real patients
+STARK = 0.5  # of the smallest that is seen among them
 _UNSEEN = 1e-3  # accepted chance that a list of neighbours ends before the smaller set comes up
 
 
@@ -159,12 +162,14 @@ class Hits:
 
     Args:
         near: (N,) whether each is: its distance to the nearest patient, and the ratio of that to its distance to the
-            second nearest, are both below what 1 % of the real images have to other patients.
+            second nearest, are both small. Small is below what 1 % of the real images have to other patients, or below
+            half the median if that is more, as it is where some patients have a twin in the set.
         stark: (N,) whether both are below half of the smallest that any real image has.
         patient: (N,) number of the nearest patient.
         distance: (N,) to it.
         ratio: (N,) of the distances to it and to the second nearest patient.
-        below: the distance and the ratio that 1 % of the real images are below.
+        below: the distance and the ratio below which an image is near.
+        usual: share (0..1) of the real images that are as near to another patient.
     """
 
     near: Bools
@@ -173,12 +178,14 @@ class Hits:
     distance: Array
     ratio: Array
     below: tuple[float, float]
+    usual: float
 
 
 def hits(near: Nearness) -> Hits:
     """Which synthetic images may be copies of a real patient's, training or held out.
 
-    Of independent images less than about 1 % are hits. Real images that equal another patient's count for no limit.
+    Of independent images as many are as of real ones, which is less than 1 % where all patients differ. Real images that
+    equal another patient's count for no limit.
 
     Raises:
         InputError: if the real images are of fewer than three patients.
@@ -187,15 +194,29 @@ def hits(near: Nearness) -> Hits:
         raise InputError("how close real patients are to one another is told by three patients or more")
     patient, distance = by_patient(near.synthetic, near.patients, 2)
     _, real = by_patient(near.real, near.patients, 2, own=near.patients)
-    real = real[real[:, 0] > 0]
-    limits = [_limits(real[:, 0]), _limits(_ratio(real))] if len(real) else [(0.0, 0.0), (0.0, 0.0)]
-    ratio = _ratio(distance)
-    is_near, is_stark = ((distance[:, 0] < limits[0][kind]) & (ratio < limits[1][kind]) for kind in (0, 1))
-    return Hits(is_near, is_stark, patient[:, 0], distance[:, 0], ratio, (limits[0][0], limits[1][0]))
+    ratio, real_ratio = _ratio(distance), _ratio(real)
+    differ = real[:, 0] > 0
+    below = _small(real[differ, 0]), _small(real_ratio[differ])
+    stark = _smallest(real[differ, 0]), _smallest(real_ratio[differ])
+    return Hits(
+        near=(distance[:, 0] < below[0]) & (ratio < below[1]),
+        stark=(distance[:, 0] < stark[0]) & (ratio < stark[1]),
+        patient=patient[:, 0],
+        distance=distance[:, 0],
+        ratio=ratio,
+        below=below,
+        usual=float(((real[:, 0] < below[0]) & (real_ratio < below[1])).mean()),
+    )
 
 
-def _limits(values: Array) -> tuple[float, float]:
-    return float(np.quantile(values, QUANTILE, method="lower")), STARK * float(values.min())
+def _small(values: Array) -> float:
+    if not len(values):
+        return 0.0
+    return max(float(np.quantile(values, QUANTILE, method="lower")), CLOSE * float(np.median(values)))
+
+
+def _smallest(values: Array) -> float:
+    return STARK * float(values.min()) if len(values) else 0.0
 
 
 @dataclass(frozen=True)
@@ -206,6 +227,9 @@ class Copies:
         of_train: number of hits of a training patient.
         of_holdout: number of hits of a held-out patient, none of which is a copy.
         stark: number of stark hits of a training patient.
+        chance: of at least as many hits of training patients, were the images independent. How many are usual is known
+            from P real patients alone: if k of them are as near to another one, then the number of hits of N independent
+            images is beta-binomial (N, k + 1, P − k).
         excess: share (0..1) of the synthetic images that hit a training patient, beyond what as many held-out patients
             are hit; None without held-out patients.
     """
@@ -213,6 +237,7 @@ class Copies:
     of_train: int
     of_holdout: int
     stark: int
+    chance: float
     excess: Exchanged | None
 
 
@@ -230,8 +255,14 @@ def copies(near: Nearness, found: Hits, *, exchanges: int = EXCHANGES, seed: int
         of_train=int((found.near & of_train).sum()),
         of_holdout=int((found.near & ~of_train).sum()),
         stark=int((found.stark & of_train).sum()),
+        chance=_chance_of_hits(int((found.near & of_train).sum()), found, len(is_train)),
         excess=None if is_train.all() else exchanged(excess, is_train, exchanges=exchanges, seed=seed),
     )
+
+
+def _chance_of_hits(count: int, found: Hits, patients: int) -> float:
+    usual = min(patients - 1, math.ceil(found.usual * patients - 1e-9))
+    return float(betabinom.sf(count - 1, len(found.near), usual + 1, patients - usual))
 
 
 # --- numbers that the literature gives, each beside the held-out images' ---------------------------------------------
@@ -289,11 +320,11 @@ def _train_patients(near: Nearness) -> Ints:
 # --- effective number -------------------------------------------------------------------------------------------------
 
 
-def effective_number(near: Nearness, copied: Bools, *, resamples: int = 1000, seed: int = 0) -> Interval:
+def effective_number(near: Nearness, found: Hits, *, resamples: int = 1000, seed: int = 0) -> Interval:
     """How many fresh real images the synthetic ones are worth, as far as covering real images goes.
 
-    1. Near copies are left out, and so is each synthetic image that is nearer to one kept before it than 1 % of real
-       images are to another patient. m are left.
+    1. Near copies of training patients are left out, and so is each synthetic image that is as near to one kept before
+       it as near copies are to a patient. m are left.
     2. They are pooled with the n reference images: those held out, or those of training where none is. Each image
        seeks its nearest of the pool, a real one among other patients. Pairs that are each other's nearest are kept:
        a real images are paired with a synthetic one, b with a real one.
@@ -306,7 +337,7 @@ def effective_number(near: Nearness, copied: Bools, *, resamples: int = 1000, se
 
     Args:
         near: distances.
-        copied: (N,) which synthetic images are near copies.
+        found: which synthetic images are near to a patient.
         resamples: how many.
         seed: of the resampling.
 
@@ -316,7 +347,7 @@ def effective_number(near: Nearness, copied: Bools, *, resamples: int = 1000, se
     reference = slice(near.num_train, None) if near.num_train < len(near.real) else slice(None)
     owners, real = near.patients[reference], near.real[reference, reference]
     apart = _other_patients(real, owners)
-    kept = _distinct(near.among, ~copied, float(np.quantile(apart.min(axis=1), QUANTILE)))
+    kept = _distinct(near.among, ~(found.near & near.is_train[found.patient]), found.below[0])
     if not len(kept):
         return Interval(0.0, 0.0, 0.0)
     with_synthetic, with_real = _partners(apart, near.synthetic[kept, reference].T, near.among[np.ix_(kept, kept)])

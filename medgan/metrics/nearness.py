@@ -22,7 +22,6 @@ Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 PIXELS_SIDE = {2: 16, 3: 10}  # small enough that being moved by a few per cent of the side is no disguise
-COMPONENTS = 64
 _DECIMALS = 6  # of a distance: what rounding makes of equal images is equal
 
 
@@ -100,13 +99,13 @@ def _shifts(x: Tensor) -> Iterator[Tensor]:
 def in_features(
     features: Features, train: Tensor, synthetic: Tensor, holdout: Tensor | None, patients: Sequence[str]
 ) -> Nearness:
-    """Euclidean distance of features averaged over all `mirrors`, on up to 64 principal axes of the real images.
+    """Euclidean distance of features averaged over all `mirrors`, each over its standard deviation in real images.
 
-    The axes are fitted on training and held-out images alike: fitted on one of the two they would bring it nearer.
+    That is of training and held-out images alike: taken from one of the two it would set it apart.
     The other arguments are those of `in_pixels`.
     """
     rows = mirrored(features, _joined(train, holdout))
-    reduce = Reduction.fit(rows, COMPONENTS)
+    reduce = Reduction.fit(rows, None)
     real, ours = reduce(rows), reduce(mirrored(features, synthetic))
     return Nearness(
         features.name,

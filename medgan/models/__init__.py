@@ -5,18 +5,19 @@ A new model is a file with its settings and its class, a member of the union bel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from medgan.models.base import Batch, Fakes, Game, Losses, Player, Sampler, Translator
+from medgan.models.base import Batch, Fakes, Game, Kind, Losses, Player, Sampler, Translator
 from medgan.models.cgan import CGAN, CGANSettings
 from medgan.models.cut import CUT, CUTSettings
 from medgan.models.cyclegan import CycleGAN, CycleGANSettings
 from medgan.models.dcgan import DCGAN, DCGANSettings
 from medgan.models.gan import GAN, GANSettings
 from medgan.models.pix2pix import Pix2pix, Pix2pixSettings
+from medgan.models.r3gan import R3GAN, R3GANSettings
+from medgan.models.stylegan2 import StyleGAN2, StyleGAN2Settings
 from medgan.models.supervised import Supervised, SupervisedSettings
 from medgan.models.wgan import WGAN, WGANSettings
 
@@ -25,6 +26,7 @@ __all__ = [
     "CUT",
     "DCGAN",
     "GAN",
+    "R3GAN",
     "SAMPLERS",
     "WGAN",
     "Batch",
@@ -36,13 +38,17 @@ __all__ = [
     "Fakes",
     "GANSettings",
     "Game",
+    "Kind",
     "Losses",
     "ModelSettings",
     "Pix2pix",
     "Pix2pixSettings",
     "Player",
+    "R3GANSettings",
     "Sampler",
     "SamplerSettings",
+    "StyleGAN2",
+    "StyleGAN2Settings",
     "Supervised",
     "SupervisedSettings",
     "Translator",
@@ -56,9 +62,10 @@ ModelSettings: TypeAlias = Annotated[
 ]
 
 SamplerSettings: TypeAlias = Annotated[
-    GANSettings | DCGANSettings | WGANSettings | CGANSettings, Field(discriminator="name")
+    GANSettings | DCGANSettings | WGANSettings | CGANSettings | StyleGAN2Settings | R3GANSettings,
+    Field(discriminator="name"),
 ]
-SAMPLERS = ("gan", "dcgan", "wgan", "cgan")
+SAMPLERS = ("gan", "dcgan", "wgan", "cgan", "stylegan2", "r3gan")
 
 
 def build(settings: ModelSettings, *, in_channels: int, out_channels: int, spatial_dims: int) -> Game:
@@ -76,15 +83,11 @@ def build(settings: ModelSettings, *, in_channels: int, out_channels: int, spati
     return settings.build(in_channels=in_channels, out_channels=out_channels, spatial_dims=spatial_dims)
 
 
-def build_sampler(
-    settings: SamplerSettings, *, channels: int, size: Sequence[int], groups: Sequence[int] = ()
-) -> Sampler:
+def build_sampler(settings: SamplerSettings, kind: Kind) -> Sampler:
     """The game of a sampler, its weights drawn from torch's global random numbers.
 
     Args:
         settings: a member of the union, told apart by its `name`.
-        channels: of the images.
-        size: of the images, (X, Y) or (X, Y, Z), voxels.
-        groups: entries of each condition, in their order.
+        kind: of the images that it makes.
     """
-    return settings.build(channels=channels, size=size, groups=groups)
+    return settings.build(kind)

@@ -14,7 +14,7 @@ from medgan.device import laid_out
 from medgan.errors import InputError
 from medgan.nets import Net
 
-__all__ = ["Batch", "Fakes", "Game", "Losses", "Player", "Sampler", "Translator", "Verdicts"]
+__all__ = ["Batch", "Fakes", "Game", "Kind", "Losses", "Player", "Sampler", "Translator", "Verdicts"]
 
 Player: TypeAlias = Literal["generator", "discriminator"]
 Fakes: TypeAlias = dict[str, Tensor]
@@ -87,6 +87,25 @@ class Batch:
         return self.a, self.b
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What kind of images a sampler makes.
+
+    Args:
+        channels: of an image, masks included.
+        size: (X, Y) or (X, Y, Z), voxels.
+        groups: entries of each condition, in their order.
+        modality: DICOM's code; what changes leave an image one of its kind hangs on it.
+        masks: how many of the last channels are masks, -1 or 1.
+    """
+
+    channels: int
+    size: tuple[int, ...]
+    groups: tuple[int, ...] = ()
+    modality: str = ""
+    masks: int = 0
+
+
 class Game(nn.Module, ABC):
     """A GAN as pure losses: it knows no optimizer, device, file, logger or step.
 
@@ -98,12 +117,14 @@ class Game(nn.Module, ABC):
         helpers: nets that learn along with the generator and that no translation needs; empty in most games.
         order: the players in the order of their moves.
         warm_ups: moves of the discriminator alone, each on images of its own, before those of `order`.
+        takes_slopes: whether losses hold gradients of the nets; those then work in the precision of the whole step.
     """
 
     generators: nn.ModuleDict
     discriminators: nn.ModuleDict
     order: tuple[Player, ...]
     warm_ups: int = 0
+    takes_slopes: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,6 +204,7 @@ class Sampler(Game):
     """
 
     latent_size: int
+    takes_slopes = True
 
     @abstractmethod
     def sample(self, z: Tensor, condition: Tensor | None = None, truncation: float | None = None) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from medgan.losses import gan
+from medgan.models.base import Kind
 from medgan.models.noise import Conditional, FromNoise, Penalties
 from medgan.nets.dcgan import DCGANDiscriminator, DCGANGenerator, NormInCritic
 from medgan.settings import Settings
@@ -45,9 +45,9 @@ class CGANSettings(Settings):
     critic_moves: int = Field(default=1, ge=1, le=100)
     penalties: Penalties = Penalties()
 
-    def build(self, *, channels: int, size: Sequence[int], groups: Sequence[int] = ()) -> CGAN:
+    def build(self, kind: Kind) -> CGAN:
         """The game with fresh weights."""
-        return CGAN(self, channels=channels, size=size, groups=groups)
+        return CGAN(self, kind)
 
 
 class CGAN(FromNoise):
@@ -55,29 +55,27 @@ class CGAN(FromNoise):
 
     Args:
         settings: nets and losses.
-        channels: of the images.
-        size: of the images, (X, Y) or (X, Y, Z).
-        groups: entries of each condition.
+        kind: of the images.
 
     Source:
         Mirza & Osindero 2014, arXiv:1411.1784 (`concat`); Odena, Olah, Shlens 2017, arXiv:1610.09585
         (`classifier`); Miyato & Koyama 2018, arXiv:1802.05637 (`projection`).
     """
 
-    def __init__(self, settings: CGANSettings, *, channels: int, size: Sequence[int], groups: Sequence[int]) -> None:
-        condition_size, concat = sum(groups), settings.told == "concat"
+    def __init__(self, settings: CGANSettings, kind: Kind) -> None:
+        condition_size, concat = sum(kind.groups), settings.told == "concat"
         super().__init__(
             DCGANGenerator(
                 settings.latent_size,
-                channels,
-                size,
+                kind.channels,
+                kind.size,
                 condition_size=condition_size,
                 width=settings.width,
                 concat=concat,
             ),
             DCGANDiscriminator(
-                channels,
-                size,
+                kind.channels,
+                kind.size,
                 condition_size=condition_size,
                 width=settings.width_d,
                 norm=settings.norm,
@@ -87,6 +85,6 @@ class CGAN(FromNoise):
             gan(settings.gan),
             latent_size=settings.latent_size,
             penalties=settings.penalties,
-            groups=groups,
+            groups=kind.groups,
         )
         self.settings, self.warm_ups = settings, settings.critic_moves - 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from medgan.losses import gan
+from medgan.models.base import Kind
 from medgan.models.noise import Conditional, FromNoise, Penalties
 from medgan.nets.dcgan import DCGANDiscriminator, DCGANGenerator, NormInCritic
 from medgan.settings import Settings
@@ -38,9 +38,9 @@ class DCGANSettings(Settings):
     gan: Literal["vanilla", "lsgan", "hinge"] = "vanilla"
     penalties: Penalties = Penalties()
 
-    def build(self, *, channels: int, size: Sequence[int], groups: Sequence[int] = ()) -> DCGAN:  # noqa: ARG002
+    def build(self, kind: Kind) -> DCGAN:
         """The game with fresh weights."""
-        return DCGAN(self, channels=channels, size=size)
+        return DCGAN(self, kind)
 
 
 class DCGAN(FromNoise):
@@ -48,17 +48,16 @@ class DCGAN(FromNoise):
 
     Args:
         settings: nets and losses.
-        channels: of the images.
-        size: of the images, (X, Y) or (X, Y, Z).
+        kind: of the images.
 
     Source:
         Radford, Metz, Chintala 2016, arXiv:1511.06434, §3.
     """
 
-    def __init__(self, settings: DCGANSettings, *, channels: int, size: Sequence[int]) -> None:
+    def __init__(self, settings: DCGANSettings, kind: Kind) -> None:
         super().__init__(
-            DCGANGenerator(settings.latent_size, channels, size, width=settings.width),
-            DCGANDiscriminator(channels, size, width=settings.width_d, norm=settings.norm),
+            DCGANGenerator(settings.latent_size, kind.channels, kind.size, width=settings.width),
+            DCGANDiscriminator(kind.channels, kind.size, width=settings.width_d, norm=settings.norm),
             gan(settings.gan),
             latent_size=settings.latent_size,
             penalties=settings.penalties,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from medgan.losses import gan
-from medgan.models.noise import Conditional, FromNoise
+from medgan.models.base import Kind
+from medgan.models.noise import Conditional, FromNoise, Penalties
 from medgan.nets.dcgan import DenseDiscriminator, DenseGenerator
 from medgan.settings import Settings
 
@@ -25,6 +25,8 @@ class GANSettings(Settings):
         gan: `vanilla`, where the generator raises the logits of its fakes; `saturating`, where it plays the zero-sum
             game of the theory, and its gradient vanishes as soon as the discriminator wins.
         bounded: whether a tanh holds images in [-1, 1].
+        penalties: what holds the discriminator's gradient; without any, as published, few of the kinds of images that
+            there are may come.
     """
 
     conditional: ClassVar[Conditional] = "never"
@@ -34,10 +36,11 @@ class GANSettings(Settings):
     width: int = Field(default=256, ge=1)
     gan: Literal["vanilla", "saturating"] = "vanilla"
     bounded: bool = True
+    penalties: Penalties = Penalties()
 
-    def build(self, *, channels: int, size: Sequence[int], groups: Sequence[int] = ()) -> GAN:  # noqa: ARG002
+    def build(self, kind: Kind) -> GAN:
         """The game with fresh weights."""
-        return GAN(self, channels=channels, size=size)
+        return GAN(self, kind)
 
 
 class GAN(FromNoise):
@@ -45,18 +48,20 @@ class GAN(FromNoise):
 
     Args:
         settings: nets and losses.
-        channels: of the images.
-        size: of the images, (X, Y) or (X, Y, Z).
+        kind: of the images.
 
     Source:
         Goodfellow et al. 2014, arXiv:1406.2661, eq. 1 and §3.
     """
 
-    def __init__(self, settings: GANSettings, *, channels: int, size: Sequence[int]) -> None:
+    def __init__(self, settings: GANSettings, kind: Kind) -> None:
         super().__init__(
-            DenseGenerator(settings.latent_size, channels, size, width=settings.width, bounded=settings.bounded),
-            DenseDiscriminator(channels, size, width=settings.width),
+            DenseGenerator(
+                settings.latent_size, kind.channels, kind.size, width=settings.width, bounded=settings.bounded
+            ),
+            DenseDiscriminator(kind.channels, kind.size, width=settings.width),
             gan(settings.gan),
             latent_size=settings.latent_size,
+            penalties=settings.penalties,
         )
         self.settings = settings

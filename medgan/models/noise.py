@@ -11,12 +11,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medgan.losses import Adversarial
-from medgan.models.base import Batch, Fakes, Losses, Sampler, Verdicts
+from medgan.models.base import Batch, Fakes, Kind, Losses, Sampler, Verdicts
+from medgan.nets.adaptive import Adaptive, Operation, operations_for
 from medgan.nets.dcgan import Critic
 from medgan.penalties import gradient_penalty, r1
+from medgan.processes import gathered
 from medgan.settings import Settings
 
-__all__ = ["Conditional", "FromNoise", "Penalties", "truncated"]
+__all__ = ["AdaptiveSettings", "Conditional", "FromNoise", "Penalties", "truncated"]
 
 Conditional = Literal["never", "may", "always"]
 
@@ -39,6 +41,23 @@ class Penalties(Settings):
     every: int = Field(default=1, ge=1)
 
 
+class AdaptiveSettings(Settings):
+    """Random changes of what the discriminator sees, real images and fakes alike, for small data sets (ADA).
+
+    Attributes:
+        operations: by name; null for those that suit the modality, see `medgan.nets.adaptive`.
+        target: the mean sign of the discriminator's logits of real images that their strength follows.
+    """
+
+    operations: tuple[Operation, ...] | None = None
+    target: float = Field(default=0.6, gt=0, lt=1)
+
+    def build(self, kind: Kind) -> Adaptive:
+        """The changes, at strength 0."""
+        operations = operations_for(kind.modality) if self.operations is None else self.operations
+        return Adaptive(operations, len(kind.size), num_images=kind.channels - kind.masks if kind.masks else None)
+
+
 class FromNoise(Sampler):
     """A generator of images from normal random numbers, and one discriminator of whole images.
 
@@ -51,6 +70,7 @@ class FromNoise(Sampler):
         groups: entries of each condition, in their order.
         centred: whether the logit halfway between real images and fakes is `adversarial.middle`; a critic's is
             anywhere.
+        adaptive: changes of what the discriminator sees, and the sign of its logits that they follow.
     """
 
     order = ("discriminator", "generator")
@@ -66,12 +86,15 @@ class FromNoise(Sampler):
         penalties: Penalties | None = None,
         groups: Sequence[int] = (),
         centred: bool = True,
+        adaptive: tuple[Adaptive, float] | None = None,
     ) -> None:
         super().__init__()
         self.generators = nn.ModuleDict({"b": generator})
         self.discriminators = nn.ModuleDict({"b": discriminator})
         self.adversarial, self.penalties, self.latent_size = adversarial, penalties or Penalties(), latent_size
         self.groups, self.centred = list(groups), centred
+        self.adaptive: Adaptive | None = adaptive[0] if adaptive else None
+        self.target = adaptive[1] if adaptive else 0.0
         self.register_buffer("moves", torch.zeros((), dtype=torch.long))
 
     @property
@@ -94,7 +117,16 @@ class FromNoise(Sampler):
 
     def seen(self, x: Tensor) -> Tensor:
         """What the discriminator sees of images, (N, C, *spatial)."""
-        return x
+        if self.adaptive is None:
+            return x
+        changed: Tensor = self.adaptive(x)
+        return changed
+
+    def follow(self, of_real: Tensor) -> None:
+        """Let the changes follow how well the discriminator knows the real images."""
+        if self.adaptive is not None:
+            signs = gathered(float(of_real.sign().mean()))  # so that all processes change alike
+            self.adaptive.follow(sum(signs) / len(signs), len(of_real) * len(signs), target=self.target)
 
     def generator_losses(self, batch: Batch, fakes: Fakes) -> Losses:
         """`G_GAN`, and `G_guess` where the discriminator guesses conditions."""
@@ -107,21 +139,22 @@ class FromNoise(Sampler):
         net, real, fake = self.critic, self.seen(batch.images()), self.seen(fakes["b"])
         of_real, guess = net.told(real, batch.condition)
         of_fake, _ = net.told(fake, batch.condition)
+        self.follow(of_real.detach())
         losses = {"D_real": self.adversarial.real(of_real), "D_fake": self.adversarial.fake(of_fake)}
         if guess is not None:
             losses["D_guess"] = self.mistaken(guess, batch)
         if self.penalties.drift:
             losses["D_drift"] = self.penalties.drift * of_real.float().square().mean()
-        return losses | self.held(real, fake, batch.condition)
+        return losses | self.held(batch, fakes)
 
-    def held(self, real: Tensor, fake: Tensor, condition: Tensor | None) -> Losses:
-        """`D_gradient` at every move, and when they are due `D_R1` and `D_R2`."""
+    def held(self, batch: Batch, fakes: Fakes) -> Losses:
+        """`D_gradient` at every move, and when due `D_R1` and `D_R2`: through the changes, if there are any."""
 
         def judge(x: Tensor) -> Tensor:
-            logits: Tensor = self.critic(x, condition)
+            logits: Tensor = self.critic(self.seen(x), batch.condition)
             return logits
 
-        losses, weights = {}, self.penalties
+        losses, weights, real, fake = {}, self.penalties, batch.images(), fakes["b"]
         if weights.gradient:
             losses["D_gradient"] = weights.gradient * gradient_penalty(judge, real, fake)
         if (times := self.times(weights.every)) and weights.r1:

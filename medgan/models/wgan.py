@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -10,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from medgan.losses import gan
-from medgan.models.base import Batch, Fakes, Losses
+from medgan.models.base import Batch, Fakes, Kind, Losses
 from medgan.models.noise import Conditional, FromNoise, Penalties
 from medgan.nets.dcgan import DCGANDiscriminator, DCGANGenerator
 from medgan.penalties import clip_weights_
@@ -50,9 +49,9 @@ class WGANSettings(Settings):
             raise ValueError("the critic is held by gradient_penalty or by clip, one of them above 0 and the other 0")
         return self
 
-    def build(self, *, channels: int, size: Sequence[int], groups: Sequence[int] = ()) -> WGAN:  # noqa: ARG002
+    def build(self, kind: Kind) -> WGAN:
         """The game with fresh weights."""
-        return WGAN(self, channels=channels, size=size)
+        return WGAN(self, kind)
 
 
 class WGAN(FromNoise):
@@ -62,18 +61,17 @@ class WGAN(FromNoise):
 
     Args:
         settings: nets and losses.
-        channels: of the images.
-        size: of the images, (X, Y) or (X, Y, Z).
+        kind: of the images.
 
     Source:
         Arjovsky, Chintala, Bottou 2017, arXiv:1701.07875, algorithm 1. Penalty: Gulrajani et al. 2017,
         arXiv:1704.00028, eq. 3 and algorithm 1. Drift: Karras et al. 2018, arXiv:1710.10196, appendix A.1.
     """
 
-    def __init__(self, settings: WGANSettings, *, channels: int, size: Sequence[int]) -> None:
+    def __init__(self, settings: WGANSettings, kind: Kind) -> None:
         super().__init__(
-            DCGANGenerator(settings.latent_size, channels, size, width=settings.width),
-            DCGANDiscriminator(channels, size, width=settings.width_d, norm="none"),
+            DCGANGenerator(settings.latent_size, kind.channels, kind.size, width=settings.width),
+            DCGANDiscriminator(kind.channels, kind.size, width=settings.width_d, norm="none"),
             gan("wgan"),
             latent_size=settings.latent_size,
             penalties=Penalties(gradient=settings.gradient_penalty, drift=settings.drift),

@@ -224,9 +224,7 @@ def _gamma(x: Tensor, struck: Tensor) -> Tensor:
 
 def _blur(x: Tensor, struck: Tensor) -> Tensor:
     margins = [2] * 2 * (x.ndim - 2)
-    blurred = F.pad((x - BACKGROUND) / 16 ** (x.ndim - 2), margins)
-    for axis in range(2, x.ndim):
-        blurred = neighbours_summed(blurred, axis, 4)
+    blurred = neighbours_summed(F.pad((x - BACKGROUND) / 16 ** (x.ndim - 2), margins), 4)
     return x + struck * torch.rand_like(struck) * (blurred + BACKGROUND - x)
 
 

@@ -1,0 +1,139 @@
+"""medgan audit: the tables of a study → the verdict on a synthetic set, as a page of words, numbers and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from medgan.atomic import replacing
+from medgan.augment.audit import Audit, CriticScores, audit, pairs_picture
+from medgan.augment.sets import TABLE, Contract, contract_of, read_real, read_synthetic
+from medgan.cases import read_cases, write_cases
+from medgan.conditions import encode
+from medgan.errors import InputError, RunError
+from medgan.formats.png import write_png
+from medgan.imageset import ImageSet
+from medgan.metrics.features import Array, extractor
+from medgan.models.noise import FromNoise
+from medgan.run import SamplingRun, open_sampling_run
+
+__all__ = ["Audited", "audit_set"]
+
+AT_ONCE = 64
+KEPT = "cases_without_near_copies.csv"
+
+
+@dataclass(frozen=True)
+class Audited:
+    """An audit and what was written of it.
+
+    Args:
+        audit: the verdict and its reasons.
+        report: `audit.json`.
+        kept: the table without near copies, if it was asked for.
+    """
+
+    audit: Audit
+    report: Path
+    kept: Path | None
+
+
+def audit_set(
+    real: Path | str,
+    synthetic: Path | str,
+    *,
+    holdout: Path | str | None = None,
+    run: Path | str | None = None,
+    features: str = "random-conv",
+    within: str | None = None,
+    drop_near_copies: bool = False,
+    out: Path | str | None = None,
+    seed: int = 0,
+) -> Audited:
+    """Audit a synthetic set against the patients that its generator was trained on.
+
+    Written into the folder of the set, or into `out`: `audit.json`, and `audit_pairs.png`, which shows the synthetic
+    images that lie nearest to a training image beside that image. It shows patients: do not pass it on.
+
+    Args:
+        real: the table of cases of the training; its split train is what the generator has seen.
+        synthetic: the folder of the set.
+        holdout: a table of cases of other patients; if not given, the splits val and test of `real`.
+        run: that made the set: also tries what its discriminator gives away.
+        features: `random-conv`, `hand-made`, or a TorchScript file, in which sets are compared.
+        within: the condition within whose classes diversity is judged; the first with two classes or more if not given.
+        drop_near_copies: also write a table of the set without near copies.
+        out: another folder.
+        seed: of everything random in it.
+
+    Raises:
+        InputError: if the set is not marked synthetic, has no manifest, or the sets do not fit one another.
+        RunError: if the run is another one than the set's.
+    """
+    folder = Path(synthetic)
+    contract = contract_of(folder)
+    made = read_synthetic(folder, contract)
+    train = read_real(Path(real), contract, splits=("train",))
+    if train is None:
+        raise InputError(f"{real}: has no case in the split train, which is what the generator has seen")
+    held = _held_out(Path(real), None if holdout is None else Path(holdout), contract)
+    critic = _critic_scores(Path(run), folder, train, held) if run else None
+    within = within or next(iter(contract.conditions), None)
+    found = audit(train, made, held, features=extractor(features), critic=critic, within=within, seed=seed)
+    return _written(found, train, made, Path(out or folder), folder if drop_near_copies else None)
+
+
+def _held_out(real: Path, holdout: Path | None, contract: Contract) -> ImageSet | None:
+    if holdout is None:
+        return read_real(real, contract, splits=("val", "test"), label="Reading held-out images")
+    return read_real(holdout, contract, splits=("train", "val", "test"), label="Reading held-out images")
+
+
+def _written(found: Audit, train: ImageSet, made: ImageSet, out: Path, folder: Path | None) -> Audited:
+    with replacing(out / "audit.json") as temporary:
+        temporary.write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
+    if found.pairs:
+        shows = {"Shows": "synthetic image | nearest training image, of a patient | difference; do not pass on"}
+        write_png(pairs_picture(found, train, made), out / "audit_pairs.png", text=shows)
+    return Audited(found, out / "audit.json", _without(found, folder) if folder else None)
+
+
+def _without(found: Audit, folder: Path) -> Path:
+    cases = [case for case in read_cases(folder / TABLE) if case.name not in set(found.near_copies)]
+    return write_cases(cases, folder / KEPT)
+
+
+# --- the discriminator ------------------------------------------------------------------------------------------------
+
+
+def _critic_scores(path: Path, folder: Path, train: ImageSet, held: ImageSet | None) -> CriticScores | None:
+    """What the discriminator of the last checkpoint says of those it has seen and of others."""
+    run = open_sampling_run(path)
+    if contract_of(folder).prep != run.config.prep:
+        raise RunError(f"{path}: made no set as {folder} is; name the run that made it")
+    state = run.load_state()
+    if state is None:
+        raise RunError(f"{path}: has no state.pt, in which its discriminator is kept; leave --run out")
+    if held is None:
+        return None
+    game = cast(FromNoise, run.config.build())
+    game.load_state_dict(state["game"])
+    game.eval()
+    return CriticScores(_scores(run, game, train), _scores(run, game, held))
+
+
+@torch.no_grad()
+def _scores(run: SamplingRun, game: FromNoise, images: ImageSet) -> Array:
+    condition = encode(run.config.conditions, cast(Mapping[str, list[str]], images.conditions))
+    parts = []
+    for begin in range(0, len(images), AT_ONCE):
+        rows = slice(begin, begin + AT_ONCE)
+        asked = None if condition is None else condition[rows]
+        parts.append(game.critic(images.x[rows], asked).flatten().double().numpy())
+    return np.concatenate(parts)
