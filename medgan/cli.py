@@ -177,7 +177,7 @@ def sample(
     balance: Annotated[str | None, typer.Option(help="Fill each class up to the largest: max, or to a number.")] = None,
     truncation: Annotated[float | None, typer.Option(help="Less diversity, more regular images.")] = None,
     least_patients: Annotated[int, typer.Option(help="Of training, that a class must have.")] = 10,
-    format_: Annotated[str, typer.Option("--format", help="nifti, dicom or png.")] = "nifti",
+    format_: Annotated[str, typer.Option("--format", help="nifti, dicom, png or npz.")] = "nifti",
     again: Annotated[Path | None, typer.Option(help="Make the set of this manifest.json once more.")] = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -219,6 +219,51 @@ def audit(
     done = audit_set(real, synthetic, **ways, drop_near_copies=drop_near_copies, out=out, seed=seed)
     _print(done.audit.to_json(), audited_lines(done), as_json)
     raise typer.Exit(int(done.audit.verdict == "FAIL"))
+
+
+@app.command()
+def select(
+    real: Annotated[Path, typer.Argument(help="The table of cases of the training.")],
+    synthetic: Annotated[Path, typer.Argument(metavar="SET", help="A folder that `medgan sample` made.")],
+    rules: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="margin=0.25 nearest=0.5 per_class=500")],
+    run_folder: Annotated[Path | None, typer.Option("--run", help="What made SET, for lowest_scores.")] = None,
+    condition: Annotated[str | None, typer.Option(help="Whose values are the classes.")] = None,
+    seed: int = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Drop images of a set by rules, say of each why, and declare what that costs in variety."""
+    from medgan.augment.choose import choose
+    from medgan.augment.select import Selection
+    from medgan.config import overridden
+    from medgan.tables import chosen_lines
+
+    settings = Selection.parse(overridden({}, rules))
+    done = choose(real, synthetic, settings, run=run_folder, condition=condition, seed=seed)
+    _print(done.selected.bias.to_json(), chosen_lines(done), as_json)
+
+
+@app.command()
+def utility(
+    real: Annotated[Path, typer.Argument(help="The table of cases of the training; its split test is tried on.")],
+    synthetic: Annotated[Path, typer.Argument(metavar="SET", help="A folder that `medgan sample` made.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="task.net=resnet_small fractions=[0.1,1]")
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="Cases of other patients to try on.")] = None,
+    selection: Annotated[Path | None, typer.Option(help="A table of part of SET.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for utility.json; SET if none.")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Does the set help a task? Trains with and without it, beside duplicates: helps, no evidence or harms."""
+    from medgan.augment.trial import try_set
+    from medgan.augment.utility import UtilitySettings
+    from medgan.config import overridden
+    from medgan.tables import tried_lines
+
+    settings = UtilitySettings.parse(overridden({"task": {"name": "classification"}}, overrides or ()))
+    done = try_set(real, synthetic, settings, test=test, selection=selection, out=out, device=device)
+    _print(done.utility.to_json(), tried_lines(done), as_json)
 
 
 @app.command()

@@ -20,7 +20,17 @@ from medgan.prep import Prep, SamplingPrep
 from medgan.schedule import TrainSettings
 from medgan.settings import Settings
 
-__all__ = ["AnyConfig", "Config", "SamplingConfig", "TrainSettings", "Training", "dump", "load", "load_translation"]
+__all__ = [
+    "AnyConfig",
+    "Config",
+    "SamplingConfig",
+    "TrainSettings",
+    "Training",
+    "dump",
+    "load",
+    "load_translation",
+    "overridden",
+]
 
 UNCHANGED = Augment(flip_axes=(), rotate_deg=0, scale=0, gamma=0, noise=0)
 
@@ -225,8 +235,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> AnyConfig:
     for key in PATHS:
         if (holder := _holder(values, key)) is not None:
             holder[key[-1]] = _resolved(".".join(key), holder[key[-1]], home)
-    for override in overrides:
-        _override(values, override)
+    values = overridden(values, overrides)
     return SamplingConfig.parse(values) if _samples(values) else Config.parse(values)
 
 
@@ -269,6 +278,21 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())}); correct it there") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds no settings; see configs/ for complete examples")
+    return values
+
+
+def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Plain values, changed by `dotted.key=value` texts.
+
+    Raises:
+        ConfigError: for a text of another form.
+
+    Example:
+        >>> overridden({"train": {"steps": 5}}, ["train.lr=0.1"])
+        {'train': {'steps': 5, 'lr': 0.1}}
+    """
+    for override in overrides:
+        _override(values, override)
     return values
 
 

@@ -8,7 +8,9 @@ right_held_out           the same for real images of validation patients
 logit_real, logit_fake   its mean verdict, above 0 for real, on images that it was trained on and on fakes of them
 logit_held_out           its mean verdict on real images of validation patients
 variety                  how much fakes of different patches differ, as a share of how much real ones do
+variety_within           the same of images that are asked for the same: that classes differ does not count
 spread                   how far the voxels of fakes lie apart in brightness, as a share of how far real ones do
+changed                  share of what the discriminator sees that is changed, in games with adaptive changes
 ```
 
 The length of each player's gradient stands beside the losses.
@@ -25,6 +27,7 @@ import torch
 from torch import Tensor
 
 from medgan.models.base import Batch, Game
+from medgan.models.noise import FromNoise
 from medgan.nets import statistics_kept
 
 __all__ = ["Alarm", "Spell", "alarms", "examine", "gradient_lengths", "spells"]
@@ -99,17 +102,36 @@ def examine(game: Game, training: Batch, held_out: Batch | None = None) -> dict[
         seen[f"logit_held_out_{domain}"] = float(real.float().mean())
     for domain, own in {"a": training.a, "b": training.b}.items():
         if domain in fakes and own is not None:
-            seen |= {f"{name}_{domain}": value for name, value in _likeness(fakes[domain], own).items()}
+            likeness = _likeness(fakes[domain].float(), own.float(), training.condition)
+            seen |= {f"{name}_{domain}": value for name, value in likeness.items()}
+    if isinstance(game, FromNoise) and game.adaptive is not None:
+        seen["changed"] = float(game.adaptive.p)
     return seen
 
 
-def _likeness(fakes: Tensor, real: Tensor) -> dict[str, float]:
+def _likeness(fakes: Tensor, real: Tensor, condition: Tensor | None) -> dict[str, float]:
     """Deviations of fakes as shares of those of real images: over the batch, and over the voxels of an image."""
-    fakes, real = fakes.float(), real.float()
-    spread = _deviation(fakes.flatten(1), 1) / _deviation(real.flatten(1), 1).clamp(min=1e-8)
-    if len(real) == 1:
-        return {"spread": float(spread)}
-    return {"variety": float(_deviation(fakes, 0) / _deviation(real, 0).clamp(min=1e-8)), "spread": float(spread)}
+    seen = {"spread": _share(_deviation(fakes.flatten(1), 1), _deviation(real.flatten(1), 1))}
+    if len(real) > 1:
+        seen["variety"] = _share(_deviation(fakes, 0), _deviation(real, 0))
+    if condition is not None and len(real) > condition.shape[1]:
+        seen["variety_within"] = _share(_deviation_within(fakes, condition), _deviation_within(real, condition))
+    return seen
+
+
+def _share(part: Tensor, whole: Tensor) -> float:
+    return float(part / whole.clamp(min=1e-8))
+
+
+def _deviation_within(x: Tensor, condition: Tensor) -> Tensor:
+    """Over the batch, of what the condition does not tell: of a class, deviations from its mean.
+
+    In general those from the least squares fit of each voxel to the condition, which of classes is their means.
+    """
+    known = condition.float()
+    told = known @ torch.linalg.pinv(known)
+    left = x.flatten(1) - told @ x.flatten(1)
+    return (left.square().sum(0) / (len(x) - told.trace()).clamp(min=1)).sqrt().mean()
 
 
 def _deviation(x: Tensor, axis: int) -> Tensor:

@@ -64,7 +64,8 @@ def _line(item: ErrorDetails, root: type[BaseModel], where: str) -> str:
             return f"{path}.name: missing; it says which of the kinds this is"
         case "union_tag_invalid":
             return f"{path}.name: {item['ctx']['tag']!r} is none of {item['ctx']['expected_tags']}"
-    return f"{path}: {item['msg'].removeprefix('Value error, ')} (seen: {_SEEN.repr(item['input'])})"
+    where_to = f"{path}: " if path else ""
+    return f"{where_to}{item['msg'].removeprefix('Value error, ')} (seen: {_SEEN.repr(item['input'])})"
 
 
 def _follow(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[type[BaseModel]]]:

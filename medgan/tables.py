@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medgan.augment.choose import Chosen
     from medgan.augment.gate import Audited
     from medgan.augment.sample import Sampled
+    from medgan.augment.trial import Tried
     from medgan.cache import Cached
     from medgan.cases import Case
     from medgan.inspect import Finding
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "audited_lines",
     "cached_line",
+    "chosen_lines",
     "columns",
     "findings_table",
     "imported_line",
@@ -29,6 +32,7 @@ __all__ = [
     "split_line",
     "translated_json",
     "translated_lines",
+    "tried_lines",
 ]
 
 Rows = Sequence[Mapping[str, Any]]
@@ -185,5 +189,29 @@ def audited_lines(done: Audited) -> str:
     order = {"FAIL": 0, "REVIEW": 1, "PASS": 2}
     reasons = sorted(done.audit.reasons, key=lambda reason: order[reason.level])
     lines = [f"{one.level:6}  {one.measured}; {one.threshold}: {one.meaning}" for one in reasons]
-    kept = [f"without {len(done.audit.near_copies)} near copies: {done.kept}"] if done.kept else []
+    copies = len(done.audit.near_copies)
+    kept = [f"without {copies} near copies: {done.kept}"] if done.kept else [f"{copies} near copies"] if copies else []
     return "\n".join([*lines, f"{done.audit.verdict}: {done.report}", *kept])
+
+
+def tried_lines(done: Tried) -> str:
+    """The deciding score of each arm, mean and standard deviation over the seeds, and the verdict."""
+    found = done.utility
+    metric = found.settings.task.metric
+    table = [("fraction", "arm", metric, "sd")]
+    for one in found.arms:
+        fraction = "" if one.cell.fraction is None else f"{one.cell.fraction:g}"
+        table.append((fraction, str(one.cell), f"{one.mean[metric]:.4f}", f"{one.sd[metric]:.4f}"))
+    return f"{columns(table)}\n{found.verdict}: {found.reason}\n{done.report}"
+
+
+def chosen_lines(done: Chosen) -> str:
+    """How many images were kept, why others were not, and what that costs in variety."""
+    bias, total = done.selected.bias, len(done.selected.decisions)
+    rules = ", ".join(f"{count} by {rule}" for rule, count in done.dropped.items()) or "none"
+    classes = ", ".join(f"{name or 'all'} {before} → {after}" for name, (before, after) in bias.classes.items())
+    return (
+        f"{done.table}: {len(done.selected.images)} of {total} images; dropped: {rules}; {classes}\n"
+        f"coverage of {bias.real} images {bias.before.coverage:.1%} before, {bias.after.coverage:.1%} after, "
+        f"{bias.by_chance.coverage:.1%} for as many at random"
+    )

@@ -34,15 +34,17 @@ class View:
     Args:
         study: the case as the network sees it.
         place: index of the slice along the flat axis; None for all of it.
+        alone: whether it is the only image of its case there could be.
     """
 
     study: Study
     place: int | None
+    alone: bool = True
 
     @property
     def name(self) -> str:
-        """Unique among the views of different cases."""
-        return self.study.name if self.place is None else f"{self.study.name}_{self.place:03d}"
+        """Unique among the views of different cases; the case's where it has but one image."""
+        return self.study.name if self.alone else f"{self.study.name}_{self.place:03d}"
 
 
 def views_of(studies: Sequence[Study], patch: Size, least_area: float) -> list[View]:
@@ -56,7 +58,11 @@ def views_of(studies: Sequence[Study], patch: Size, least_area: float) -> list[V
     flat = flat_axis(patch)
     if flat is None:
         return [View(study, None) for study in studies]
-    return [View(study, place) for study in studies for place in _slices(study, flat, least_area)]
+    return [
+        View(study, place, alone=study.body.shape[flat] == 1)
+        for study in studies
+        for place in _slices(study, flat, least_area)
+    ]
 
 
 def _slices(study: Study, flat: int, least_area: float) -> list[int]:

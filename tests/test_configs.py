@@ -1,4 +1,4 @@
-"""Every YAML that medgan ships loads, trains two steps, resumes and translates."""
+"""Every YAML that medgan ships loads, trains two steps, resumes and translates or samples."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ import torch
 import yaml
 
 import medgan
-from medgan import Grid, Volume, read, translate, write
+from medgan import Grid, Volume, read, sample, translate, write
 from medgan.cases import Case, write_cases
-from medgan.config import Config, dump, load
+from medgan.conditions import Condition
+from medgan.config import Config, SamplingConfig, dump, load
 from medgan.prep import Intensity
+from medgan.run import Run, SamplingRun
 from medgan.train import train
 
 CONFIGS = [*sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), Path(medgan.__file__).parent / "demo.yaml"]
+TRANSLATORS = [path for path in CONFIGS if isinstance(load(path), Config)]
+SAMPLERS = [path for path in CONFIGS if path not in TRANSLATORS]
 SMALL = ["model.generator.width=2", "train.batch=2", "train.workers=0", "overlap=0"]
+TWO_STEPS = ["train.steps=2", "train.validate_every=2", "train.checkpoint_every=1"]
 
 
 def image(intensity: Intensity, seed: int) -> Volume:
@@ -42,24 +47,76 @@ def cohort(config: Config, folder: Path) -> Path:
     return write_cases(cases, folder / "cases.csv")
 
 
+def labelled_cohort(config: SamplingConfig, folder: Path) -> Path:
+    """Four cases to learn from and two to validate by, with all that a sampler is told of each."""
+    cases = []
+    for number, split in enumerate(("train", "train", "train", "train", "val", "val")):
+        images = {role: folder / f"{role}{number}.nii.gz" for role in config.prep.roles}
+        for role, intensity in config.prep.images.items():
+            write(image(intensity, number), images[role])
+        if config.prep.mask:
+            ball = image(next(iter(config.prep.images.values())), number)
+            write(Volume((ball.array > 100).astype(np.uint8), ball.grid), images[config.prep.mask])
+        known = {name: value_of(condition, number) for name, condition in config.conditions.items()}
+        cases.append(Case(f"p{number}", f"p{number}", split, images, known))
+    return write_cases(cases, folder / "cases.csv")
+
+
+def value_of(condition: Condition, number: int) -> str:
+    """A class or a number; all classes come in turn."""
+    if condition.range:
+        return f"{condition.range[0] + number}"
+    return condition.classes[number % len(condition.classes)]
+
+
 def kill(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_config_trains_resumes_and_translates(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = [*SMALL, f"cases={cohort(load(path), tmp_path)}", "train.steps=2", "train.validate_every=2"]
-    overrides += ["model.discriminator.width=2"] if load(path).model.discriminator else ["patch=[64, 32, 32]"]
-    overrides.append("train.checkpoint_every=1")
+def trained_and_resumed(
+    path: Path, overrides: list[str], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> Run | SamplingRun:
+    """The run of two steps, between which the training was killed."""
     monkeypatch.setattr(import_module("medgan.train"), "_validate", kill)
     with pytest.raises(KeyboardInterrupt):
-        train(path, overrides, out=tmp_path / "run", device="cpu")
+        train(path, overrides, out=out, device="cpu")
     monkeypatch.undo()
-    assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 1
-    first = train(path, overrides, out=tmp_path / "run", device="cpu")
-    again = train(path, overrides, out=tmp_path / "run", device="cpu")
+    assert torch.load(out / "state.pt", weights_only=True)["step"] == 1
+    first = train(path, overrides, out=out, device="cpu")
+    again = train(path, overrides, out=out, device="cpu")
     assert again.weights_sha256 == first.weights_sha256
     assert first.best["step"] == 2
+    return first
+
+
+@pytest.mark.parametrize("path", SAMPLERS, ids=lambda path: path.stem)
+def test_a_config_trains_resumes_and_samples(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(path)
+    assert isinstance(config, SamplingConfig)
+    patch = [min(size, 16) for size in config.patch]
+    widths = {"width", "width_d", "max_width"} & set(type(config.model).model_fields)
+    overrides = [f"cases={labelled_cohort(config, tmp_path)}", *TWO_STEPS, "train.batch=4", "samples=16"]
+    overrides += [f"patch={patch}", *(f"model.{width}=4" for width in widths)]
+    run = trained_and_resumed(path, overrides, tmp_path / "run", monkeypatch)
+    for one in sample(run.path, tmp_path / "made", num=2, least_patients=1, device="cpu"):
+        assert set(one.conditions) == set(config.conditions)
+        for role, intensity in config.prep.images.items():
+            made = read(one.paths[role])
+            low, high = intensity.output_range
+            assert made.array.shape == tuple(patch)
+            assert low <= made.array.min() <= made.array.max() <= high
+            assert (made.unit, made.modality) == (intensity.output_unit, intensity.modality)
+            assert made.grid.spacing_mm == pytest.approx(config.prep.spacing_mm)
+
+
+@pytest.mark.parametrize("path", TRANSLATORS, ids=lambda path: path.stem)
+def test_a_config_trains_resumes_and_translates(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(path)
+    assert isinstance(config, Config)
+    overrides = [*SMALL, f"cases={cohort(config, tmp_path)}", *TWO_STEPS]
+    overrides += ["model.discriminator.width=2"] if config.model.discriminator else ["patch=[64, 32, 32]"]
+    first = trained_and_resumed(path, overrides, tmp_path / "run", monkeypatch)
+    assert isinstance(first, Run)
     contrasts = {role: tmp_path / f"{role}2.nii.gz" for role in first.config.prep.contrasts}
     translate(tmp_path / "run", tmp_path / "a2.nii.gz", tmp_path / "out.nii.gz", contrasts=contrasts)
     out = read(tmp_path / "out.nii.gz")

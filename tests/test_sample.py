@@ -90,7 +90,7 @@ def test_a_set_holds_images_table_sheet_and_manifest(home: Path, tmp_path: Path)
     assert (tmp_path / "set" / "contact_sheet.png").exists()
 
 
-@pytest.mark.parametrize("form", ["nifti", "dicom", "png"])
+@pytest.mark.parametrize("form", ["nifti", "dicom", "png", "npz"])
 def test_a_set_is_made_again_from_its_manifest_to_the_byte(home: Path, tmp_path: Path, form: str) -> None:
     sample(home / "run", tmp_path / "one", num=5, truncation=1.5, format=form, device="cpu")
     sample_again(tmp_path / "one" / "manifest.json", home / "run", tmp_path / "two", device="cpu")

@@ -42,6 +42,7 @@ COMMANDS = {
         "run_folder", "--out", "--num", "--seed", "--condition", "--balance", "--truncation", "--least-patients", "--format",
         "--again", "--device", "--json",
     ],
+    "select": ["real", "synthetic", "rules", "--run", "--condition", "--seed", "--json"],
     "train": ["config", "overrides", "--out", "--device", "--dry-run"],
     "translate": [
         "run_folder", "source", "out", "--contrast", "--to", "--series", "--split", "--device", "--batch", "--overlap",
@@ -49,6 +50,7 @@ COMMANDS = {
         "--samples", "--vary", "--seed", "--with", "--triplanar", "--cycle",
         "--json",
     ],
+    "utility": ["real", "synthetic", "overrides", "--test", "--selection", "--out", "--device", "--json"],
 }  # fmt: skip
 VERBS = sorted(COMMANDS)
 

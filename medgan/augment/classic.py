@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ class Classic(Settings):
         shift: largest shift, as a share of each side; what comes in repeats the border.
     """
 
-    flip_axes: tuple[int, ...] = (0,)
+    flip_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = (0,)
     rotate_deg: float = Field(default=10, ge=0, le=180)
     scale: float = Field(default=0.1, ge=0, lt=1)
     shift: float = Field(default=0.08, ge=0, lt=1)

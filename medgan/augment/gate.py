@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
-
-import numpy as np
-import torch
 
 from medgan.atomic import replacing
 from medgan.augment.audit import Audit, CriticScores, audit, pairs_picture
+from medgan.augment.critic import critic_scores
 from medgan.augment.sets import TABLE, Contract, contract_of, read_real, read_synthetic
 from medgan.cases import read_cases, write_cases
-from medgan.conditions import encode
-from medgan.errors import InputError, RunError
+from medgan.errors import InputError
 from medgan.formats.png import write_png
 from medgan.imageset import ImageSet
-from medgan.metrics.features import Array, extractor
-from medgan.models.noise import FromNoise
-from medgan.run import SamplingRun, open_sampling_run
+from medgan.metrics.features import extractor
 
 __all__ = ["Audited", "audit_set"]
 
@@ -36,7 +29,7 @@ class Audited:
     Args:
         audit: the verdict and its reasons.
         report: `audit.json`.
-        kept: the table without near copies, if it was asked for.
+        kept: the table without near copies, if it was asked for and anything is left.
     """
 
     audit: Audit
@@ -83,7 +76,9 @@ def audit_set(
     if train is None:
         raise InputError(f"{real}: has no case in the split train, which is what the generator has seen")
     held = _held_out(Path(real), None if holdout is None else Path(holdout), contract)
-    critic = _critic_scores(Path(run), folder, train, held) if run else None
+    critic = None
+    if run and held is not None:
+        critic = CriticScores(*(critic_scores(Path(run), folder, images) for images in (train, held)))
     within = within or next(iter(contract.conditions), None)
     found = audit(train, made, held, features=extractor(features), critic=critic, within=within, seed=seed)
     return _written(found, train, made, Path(out or folder), folder if drop_near_copies else None)
@@ -104,36 +99,7 @@ def _written(found: Audit, train: ImageSet, made: ImageSet, out: Path, folder: P
     return Audited(found, out / "audit.json", _without(found, folder) if folder else None)
 
 
-def _without(found: Audit, folder: Path) -> Path:
+def _without(found: Audit, folder: Path) -> Path | None:
+    """A table of what is no near copy, if there is anything."""
     cases = [case for case in read_cases(folder / TABLE) if case.name not in set(found.near_copies)]
-    return write_cases(cases, folder / KEPT)
-
-
-# --- the discriminator ------------------------------------------------------------------------------------------------
-
-
-def _critic_scores(path: Path, folder: Path, train: ImageSet, held: ImageSet | None) -> CriticScores | None:
-    """What the discriminator of the last checkpoint says of those it has seen and of others."""
-    run = open_sampling_run(path)
-    if contract_of(folder).prep != run.config.prep:
-        raise RunError(f"{path}: made no set as {folder} is; name the run that made it")
-    state = run.load_state()
-    if state is None:
-        raise RunError(f"{path}: has no state.pt, in which its discriminator is kept; leave --run out")
-    if held is None:
-        return None
-    game = cast(FromNoise, run.config.build())
-    game.load_state_dict(state["game"])
-    game.eval()
-    return CriticScores(_scores(run, game, train), _scores(run, game, held))
-
-
-@torch.no_grad()
-def _scores(run: SamplingRun, game: FromNoise, images: ImageSet) -> Array:
-    condition = encode(run.config.conditions, cast(Mapping[str, list[str]], images.conditions))
-    parts = []
-    for begin in range(0, len(images), AT_ONCE):
-        rows = slice(begin, begin + AT_ONCE)
-        asked = None if condition is None else condition[rows]
-        parts.append(game.critic(images.x[rows], asked).flatten().double().numpy())
-    return np.concatenate(parts)
+    return write_cases(cases, folder / KEPT) if cases else None

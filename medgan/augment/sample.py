@@ -19,11 +19,13 @@ from medgan.atomic import replacing
 from medgan.augment.plan import Plan, Wish, planned
 from medgan.augment.sets import MANIFEST, TABLE, read_manifest
 from medgan.cases import Case, write_cases
+from medgan.data import flat_axis
 from medgan.device import pick_device, settle
 from medgan.errors import InputError, OutputError
-from medgan.formats import write
+from medgan.formats import read, write
 from medgan.formats.dicom import Subject
-from medgan.formats.png import synthetic_text, write_png
+from medgan.formats.npz import StoredSet, write_set
+from medgan.formats.png import mark_text, write_png
 from medgan.models.base import Sampler
 from medgan.processes import gathered, is_first, share
 from medgan.progress import say, track
@@ -33,8 +35,8 @@ from medgan.volume import Grid, Synthesis, Volume
 
 __all__ = ["Sampled", "sample", "sample_again"]
 
-SHEET, IMAGES = "contact_sheet.png", "images"
-ENDINGS = {"nifti": ".nii.gz", "dicom": "", "png": ".png"}
+SHEET, IMAGES, SET = "contact_sheet.png", "images", "set.npz"
+ENDINGS = {"nifti": ".nii.gz", "dicom": "", "png": ".png", "npz": ".nii.gz"}
 _SIDES = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 SHOWN = 32
 BLOCK = 16
@@ -86,7 +88,7 @@ def sample(
         balance: `max` or a number of images: as many of each class are made as its training images lack to that.
         truncation: see the model's card; None for none, which keeps the diversity.
         least_patients: classes with fewer training patients are refused: their images would be of persons.
-        format: `nifti`, `dicom` or `png`.
+        format: `nifti`, `dicom`, `png`, or `npz` for NIfTI and, beside it, all of it in one file, `set.npz`.
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
@@ -199,8 +201,9 @@ def _write(job: _Job, number: int, role: str, channel: Tensor, path: Path) -> No
         conditions=job.plan.of(number),
         truncation=job.plan.wish.truncation,
     )
-    volume = _volume(job.run, role, channel, mark_as=mark)
-    write(volume, path, subject=_nobody(job, number, role), description=f"{role} by {mark.model}")
+    volume, image = _volume(job.run, role, channel, mark_as=mark), job.run.config.prep.images.get(role)
+    limits = image.output_range if image else None
+    write(volume, path, subject=_nobody(job, number, role), description=f"{role} by {mark.model}", limits=limits)
 
 
 def _nobody(job: _Job, number: int, role: str) -> Subject | None:
@@ -271,11 +274,29 @@ def _tell(job: _Job, done: Sequence[Sampled]) -> None:
     shown = range(min(SHOWN, len(done)))
     picture = contact_sheet(_images_in_blocks(job, shown))
     mark = job.run.synthesis(seed=job.plan.wish.seed, number=0, conditions={})
-    write_png(picture, job.out / SHEET, text=synthetic_text(mark))
+    write_png(picture, job.out / SHEET, text=mark_text(mark))
+    if job.format == "npz":
+        write_set(_stored(job, done), job.out / SET)
     lines = [_line(job, one) for one in done]
     with replacing(job.out / MANIFEST) as temporary:
         told = {key: value for key, value in read_manifest(job.out / MANIFEST).items() if key != "images"}
         temporary.write_text(json.dumps({**told, "images": lines}, indent=1) + "\n", encoding="utf-8")
+
+
+def _stored(job: _Job, done: Sequence[Sampled]) -> StoredSet:
+    """All images and masks as they were written, in one array."""
+    roles, flat = job.run.config.prep.roles, flat_axis(job.run.config.patch)
+    volumes = [[read(one.paths[role]) for role in roles] for one in done]
+    arrays = np.array([[volume.array for volume in row] for row in volumes], dtype=np.float32)
+    return StoredSet(
+        images=arrays if flat is None else arrays.squeeze(flat + 2),
+        names=[one.name for one in done],
+        synthetic=[row[0].synthetic for row in volumes],
+        conditions={name: [one.conditions[name] for one in done] for name in job.run.config.conditions},
+        spacing_mm=[mm for axis, mm in enumerate(job.run.config.prep.spacing_mm) if axis != flat],
+        units=[volume.unit for volume in volumes[0]],
+        modalities=[volume.modality for volume in volumes[0]],
+    )
 
 
 def _images_in_blocks(job: _Job, shown: range) -> Tensor:

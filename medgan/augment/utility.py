@@ -36,7 +36,8 @@ class UtilitySettings(Settings):
         task: the net and what it learns.
         arms: of `medgan.augment.arms`; an arm with synthetic images needs its controls beside it.
         ratios: synthetic images, or duplicates, added for each real one.
-        fractions: shares of the real patients to train on.
+        fractions: shares of the real patients to train on, 1 among them, on which the verdict is. Mind that the
+            synthetic images were learnt from all of them and so flatter the smaller shares.
         seeds: how often each arm is trained, each time with another choice of images, order and start; 5 or more.
         steps: of the optimiser, the same in every arm.
         classic: the random changes of the arms with `classic`.
@@ -74,8 +75,10 @@ class UtilitySettings(Settings):
         needed = [name for arm in judged for name in ("real", arm.plain, arm.duplicates)]
         if missing := [name for name in needed if name not in self.arms]:
             raise ValueError(f"arms: {missing[0]} is missing, against which {judged[-1].name} is judged; add it")
-        if max(self.fractions) > 1:
-            raise ValueError("fractions: shares of the real patients are not above 1")
+        if max(self.fractions) != 1:
+            raise ValueError(
+                "fractions: give shares of the real patients up to 1, and 1 itself, which the verdict is on"
+            )
         if "classic" in self.model_fields_set and not any(ARMS[name].classic for name in self.arms):
             raise ValueError("classic: no arm changes its images; add real+classic, or leave this out")
         return self
@@ -128,7 +131,7 @@ class Utility:
         arms: the scores of every arm at every ratio and fraction.
         against_real: differences to training on the real images alone.
         verdicts: on every arm that adds synthetic images to real ones.
-        verdict: on the largest fraction: `helps`, `no evidence` or `harms`.
+        verdict: on all the real images: `helps`, `no evidence` or `harms`.
         reason: for it, in a sentence.
     """
 
@@ -192,7 +195,7 @@ def utility(
     sets = Sets(train, synthetic, test)
     refuse_leaks(sets)
     refuse_unfit(sets, plan.task, alone=any(not ARMS[name].in_sweep for name in plan.arms))
-    _refuse_too_few(sets, plan)
+    _refuse_beyond(sets, plan)
     known = RowFile(Path(rows), _fingerprint(plan, sets)) if rows else None
     done = {row.job: row for row in known.rows} if known else {}
     for job in track([job for job in plan.jobs() if job not in done], "utility"):
@@ -247,7 +250,11 @@ def _arm_scores(cell: Cell, rows: Sequence[Row], metric: str) -> ArmScores:
     return ArmScores(cell, mean, {name: float(np.std(x, ddof=1)) for name, x in columns.items()}, columns[metric])
 
 
-def _refuse_too_few(sets: Sets, plan: UtilitySettings) -> None:
+def _refuse_beyond(sets: Sets, plan: UtilitySettings) -> None:
+    """Settings that these sets do not allow."""
+    dims = sets.train.x.dim() - 2
+    if odd := [axis for axis in plan.classic.flip_axes if axis >= dims]:
+        raise InputError(f"classic.flip_axes: {odd[0]} is no axis of {dims}-D images, whose axes are 0 to {dims - 1}")
     ratio, num_real = max(plan.ratios), len(sets.train)
     most = num_added(num_real, ratio * max(plan.fractions))
     if most > len(sets.synthetic):

@@ -123,7 +123,8 @@ def verdicts(scores: Scores, *, num_patients: int) -> list[Verdict]:
 def headline(told: Sequence[Verdict], metric: str) -> tuple[str, str]:
     """The verdict on all the real images that there are, and a sentence why.
 
-    It is that of the largest fraction: `helps` if any arm at any ratio does, else `harms` if any does.
+    It is that of the largest fraction, which is all of them: `helps` if any arm does at any ratio, else `harms` if any
+    does.
 
     Args:
         told: all verdicts of a study, one at least.

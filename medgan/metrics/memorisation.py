@@ -184,8 +184,8 @@ class Hits:
 def hits(near: Nearness) -> Hits:
     """Which synthetic images may be copies of a real patient's, training or held out.
 
-    Of independent images as many are as of real ones, which is less than 1 % where all patients differ. Real images that
-    equal another patient's count for no limit.
+    Of independent images as many are as of real ones, which is less than 1 % where all patients differ. Real images
+    that equal another patient's count for no limit.
 
     Raises:
         InputError: if the real images are of fewer than three patients.
@@ -228,8 +228,8 @@ class Copies:
         of_holdout: number of hits of a held-out patient, none of which is a copy.
         stark: number of stark hits of a training patient.
         chance: of at least as many hits of training patients, were the images independent. How many are usual is known
-            from P real patients alone: if k of them are as near to another one, then the number of hits of N independent
-            images is beta-binomial (N, k + 1, P − k).
+            from P real patients alone: if k of them are as near to another one, then the number of hits of N
+            independent images is beta-binomial (N, k + 1, P − k).
         excess: share (0..1) of the synthetic images that hit a training patient, beyond what as many held-out patients
             are hit; None without held-out patients.
     """
