@@ -217,7 +217,7 @@ def audit(
 
     ways: dict[str, Any] = {"holdout": holdout, "run": run_folder, "features": features, "within": within}
     done = audit_set(real, synthetic, **ways, drop_near_copies=drop_near_copies, out=out, seed=seed)
-    _print(done.audit.to_json(), audited_lines(done), as_json)
+    _print(json.loads(done.audit.to_json()), audited_lines(done), as_json)
     raise typer.Exit(int(done.audit.verdict == "FAIL"))
 
 

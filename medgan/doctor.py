@@ -131,7 +131,8 @@ def _deviation_within(x: Tensor, condition: Tensor) -> Tensor:
     known = condition.float()
     told = known @ torch.linalg.pinv(known)
     left = x.flatten(1) - told @ x.flatten(1)
-    return (left.square().sum(0) / (len(x) - told.trace()).clamp(min=1)).sqrt().mean()
+    deviation: Tensor = (left.square().sum(0) / (len(x) - told.trace()).clamp(min=1)).sqrt().mean()
+    return deviation
 
 
 def _deviation(x: Tensor, axis: int) -> Tensor:

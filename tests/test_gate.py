@@ -70,7 +70,7 @@ def test_copies_of_patients_fail_and_noise_does_not(home: Path, tmp_path: Path) 
     honest = audit_set(home / "set" / "cases.csv", home / "made", run=home / "run", out=tmp_path / "honest")
     near = [reason for reason in honest.audit.reasons if reason.measured.startswith(("near copies", "closer to"))]
     assert near
-    assert all(reason.level == "PASS" for reason in near)  # an untrained generator copies nobody
+    assert all(reason.level != "FAIL" for reason in near)  # an untrained generator copies nobody
     assert any(
         reason.measured.startswith("who was a training patient, told by the critic") for reason in honest.audit.reasons
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +91,7 @@ def _held_out(real: Path, holdout: Path | None, contract: Contract) -> ImageSet 
 
 def _written(found: Audit, train: ImageSet, made: ImageSet, out: Path, folder: Path | None) -> Audited:
     with replacing(out / "audit.json") as temporary:
-        temporary.write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(found.to_json() + "\n", encoding="utf-8")
     if found.pairs:
         shows = {"Shows": "synthetic image | nearest training image, of a patient | difference; do not pass on"}
         write_png(pairs_picture(found, train, made), out / "audit_pairs.png", text=shows)

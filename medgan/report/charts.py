@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from medgan.evaluate import Row
 from medgan.report.tables import Heading, headings, metric_names, shown
@@ -16,10 +16,15 @@ __all__ = [
     "FamilyChart",
     "Line",
     "LineChart",
+    "Reach",
+    "ReachChart",
+    "ReachLine",
     "StripChart",
     "Tick",
     "draw_curve",
+    "draw_dots",
     "draw_family",
+    "draw_reaches",
     "draw_strips",
     "ticks",
 ]
@@ -132,6 +137,39 @@ class StripChart:
     width: float = STRIP_WIDTH
 
 
+@dataclass(frozen=True)
+class Reach:
+    """A number and where it lies: between two others."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ReachLine:
+    """A number with its interval in a frame, and beside it what it is to be compared with."""
+
+    label: str
+    y: float
+    own: Reach
+    beside: Reach | None
+    title: str
+
+
+@dataclass(frozen=True)
+class ReachChart:
+    """Numbers with their intervals, a line each; all that a line holds but its label and title are places."""
+
+    name: str
+    note: str
+    lines: tuple[ReachLine, ...]
+    x_ticks: tuple[Tick, ...]
+    mark: float | None
+    height: float
+    width: float = STRIP_WIDTH
+
+
 def draw_curve(curve: Curve) -> LineChart:
     """Lay out a learning curve of at least two points; values that are not finite are left out."""
     points = [(step, value) for step, value in curve.points if math.isfinite(value)] or [(0, 0.0)]
@@ -227,14 +265,29 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def _strips(name: str, heading: Heading, results: Mapping[str, Sequence[Row]]) -> StripChart:
-    marks = ticks(min(_values(name, results)), max(_values(name, results)))
+    known = {
+        method: {str(row["case"]): row[name] for row in rows if row.get(name) is not None}
+        for method, rows in results.items()
+    }
+    return draw_dots(heading, known, lambda value: shown(name, value))
+
+
+def draw_dots(heading: Heading, results: Mapping[str, Mapping[str, float]], show: Callable[[float], str]) -> StripChart:
+    """A line of dots for each method.
+
+    Args:
+        heading: of what the dots stand for.
+        results: values of each case by its name, of each method by its name; one value at least.
+        show: a value in words.
+    """
+    values = [value for cases in results.values() for value in cases.values()]
+    marks = ticks(min(values), max(values))
     x_of = _scale(marks[0], marks[-1], STRIP_WIDTH)
     y_of = {method: STRIP_STEP * (number + 0.5) for number, method in enumerate(results)}
     dots = {
-        (method, row["case"]): Dot(x_of(row[name]), y_of[method], f"{row['case']}: {shown(name, row[name])}")
-        for method, rows in results.items()
-        for row in rows
-        if row.get(name) is not None
+        (method, case): Dot(x_of(value), y_of[method], f"{case}: {show(value)}")
+        for method, cases in results.items()
+        for case, value in cases.items()
     }
     cases = dict.fromkeys(case for _, case in dots)
     paths = [[dots[method, case] for method in results if (method, case) in dots] for case in cases]
@@ -247,6 +300,56 @@ def _strips(name: str, heading: Heading, results: Mapping[str, Sequence[Row]]) -
         x_ticks=tuple(Tick(x_of(mark), _label(mark)) for mark in marks),
         height=STRIP_STEP * len(results),
     )
+
+
+def draw_reaches(
+    name: str,
+    lines: Mapping[str, tuple[Reach, Reach | None]],
+    *,
+    note: str = "",
+    limits: tuple[float, float] | None = None,
+    mark: float | None = None,
+) -> ReachChart | None:
+    """Numbers with their intervals on one axis; lines whose number is not finite are left out, None if that is all.
+
+    Args:
+        name: of what they have in common.
+        lines: a number, and what it is to be compared with, by label.
+        note: what to know when reading them.
+        limits: what the axis holds at least; the values alone if None.
+        mark: a number on the axis that all are to be compared with.
+    """
+    known = {label: (own, beside) for label, (own, beside) in lines.items() if _is_finite(own)}
+    reaches = [one for pair in known.values() for one in pair if one is not None and _is_finite(one)]
+    if not reaches:
+        return None
+    values = [x for one in reaches for x in astuple(one)] + [x for x in (mark,) if x is not None]
+    low, high = limits or (values[0], values[0])
+    marks = ticks(min(low, *values), max(high, *values))
+    x_of = _scale(marks[0], marks[-1], STRIP_WIDTH)
+    return ReachChart(
+        name=name,
+        note=note,
+        lines=tuple(_reach_line(number, label, *pair, x_of) for number, (label, pair) in enumerate(known.items())),
+        x_ticks=tuple(Tick(x_of(tick), _label(tick)) for tick in marks),
+        mark=None if mark is None else x_of(mark),
+        height=STRIP_STEP * len(known),
+    )
+
+
+def _reach_line(number: int, label: str, own: Reach, beside: Reach | None, x_of: Callable[[float], float]) -> ReachLine:
+    other = beside if beside is not None and _is_finite(beside) else None
+    title = f"{label}: {_told(own)}" + (f"; beside it {_told(other)}" if other else "")
+    places = Reach(*map(x_of, astuple(own))), Reach(*map(x_of, astuple(other))) if other else None
+    return ReachLine(label, STRIP_STEP * (number + 0.5), *places, title)
+
+
+def _is_finite(reach: Reach) -> bool:
+    return all(map(math.isfinite, astuple(reach)))
+
+
+def _told(reach: Reach) -> str:
+    return f"{reach.value:.3g} ({reach.low:.3g} to {reach.high:.3g})".replace("-", "−")
 
 
 def _values(name: str, results: Mapping[str, Sequence[Row]]) -> list[float]:

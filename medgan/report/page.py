@@ -1,0 +1,38 @@
+"""A page: a template and what it shows → one HTML file that loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from medgan import __version__
+from medgan.atomic import replacing
+
+__all__ = ["write_page"]
+
+
+def write_page(path: Path | str, template: str, **content: Any) -> Path:
+    """Write a page; the same content gives the same page.
+
+    Args:
+        path: of the file.
+        template: its name in this folder.
+        content: what the template shows; all text in it is escaped.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: if the place cannot be written.
+    """
+    page = _environment().get_template(template).render(version=__version__, **content)
+    with replacing(Path(path)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return Path(path)
+
+
+def _environment() -> Environment:
+    loader = PackageLoader("medgan.report", "")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
