@@ -169,7 +169,7 @@ def translate(
 def sample(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run of a sampler.")],
     out: Annotated[Path, typer.Option(help="A folder, new or of the same call.")],
-    num: Annotated[int | None, typer.Option(help="How many images.")] = None,
+    num: Annotated[int | None, typer.Option("--num", "-n", help="How many images.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
     condition: Annotated[
         list[str] | None, typer.Option(help="What all images show, as class=lesion; repeatable.")
@@ -196,6 +196,29 @@ def sample(
         wish |= {"truncation": truncation, "least_patients": least_patients, "format": format_}
         done = run(run_folder, out, **wish, device=device)
     _print(sampled_json(done), sampled_line(done, out), as_json)
+
+
+@app.command()
+def augment(
+    table: Annotated[Path, typer.Argument(metavar="CASES", help="The table of labelled cases.")],
+    run_folder: Annotated[Path, typer.Option("--run", help="The run of a translator.")],
+    out: Annotated[Path, typer.Option(help="A folder, new or of the same call.")],
+    to: Annotated[str, typer.Option(help="The domain: b, or a by a model that learns both ways.")] = "b",
+    role: Annotated[str | None, typer.Option(help="Column of the translations; that of the domain if none.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test; a folder holds one.")] = "train",
+    device: Device = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Windows that go through the network together.")] = 8,
+    trust: Annotated[bool, typer.Option("--trust", help="Believe the images to be what the run expects.")] = False,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Also cases without a label.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Translate labelled images into another modality, with their labels: to train a segmenter of it on."""
+    from medgan.augment.translated import augment as run
+    from medgan.tables import augmented_line, cases_json
+
+    choices: dict[str, Any] = {"to": to, "role": role, "split": split, "device": device, "batch": batch}
+    cases = run(run_folder, table, out, **choices, trust=trust, unlabelled=unlabelled)
+    _print(cases_json(cases), augmented_line(cases, role or to, out), as_json)
 
 
 @app.command()

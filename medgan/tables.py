@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "audited_lines",
+    "augmented_line",
     "cached_line",
+    "cases_json",
     "chosen_lines",
     "columns",
     "findings_table",
@@ -182,6 +184,19 @@ def sampled_line(done: Sequence[Sampled], out: Path) -> str:
     parts = ", ".join(f"{count} of {what}" for what, count in shown.most_common(8) if what)
     more = f" and {len(shown) - 8} more kinds" if len(shown) > 8 else ""
     return f"{out}: {len(done)} synthetic images{f' ({parts}{more})' if parts else ''}; table: {out / 'cases.csv'}"
+
+
+def cases_json(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Cases as plain values."""
+    return [{**asdict(case), "images": {role: str(path) for role, path in case.images.items()}} for case in cases]
+
+
+def augmented_line(cases: Sequence[Case], role: str, out: Path) -> str:
+    """How many images were translated, and what was carried over with them."""
+    labels = dict.fromkeys(other for case in cases for other in case.images if other != role)
+    known = dict.fromkeys(f"condition:{name}" for case in cases for name in case.conditions)
+    carried = ", ".join([*labels, *known]) or "nothing"
+    return f"{out}: {split_line(cases)}, translations in the column {role}, with {carried}; table: {out / 'cases.csv'}"
 
 
 def audited_lines(done: Audited) -> str:

@@ -26,7 +26,7 @@ from medgan.formats.png import synthetic_text, write_png
 from medgan.journal import Journal
 from medgan.learner import Learner, fabric_for, new_game, new_learner, operations_named, save_learner
 from medgan.lesson import TranslationLesson, translation_cases
-from medgan.models.base import Batch, Game
+from medgan.models.base import Batch, Game, Sampler
 from medgan.play import play
 from medgan.processes import gathered, is_first, place
 from medgan.progress import say, track
@@ -92,16 +92,16 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
     learner = new_learner(game, run, fabric)
     if over := _over(learner, config.train):
         say(f"{run.path}: {over}")
+        _tell_end(run, learner, over)
         return run
     if learner.step:
         say(f"{run.path}: going on from step {learner.step}")
     lesson = _lesson(config, training, validation)
     if is_first():
         start_run(run.path, config).write_card(_card(learner, lesson, training, validation))
-    with operations_named():
+    with operations_named(), _divergence_told(run, learner):
         _loop(run, learner, fabric, lesson)
-    if is_first():
-        run.write_card(_card(learner, lesson, training, validation) | {"best": learner.best})
+    _tell_end(run, learner, _over(learner, config.train))
     return run
 
 
@@ -170,6 +170,26 @@ def _over(learner: Learner, settings: TrainSettings) -> str:
     if settings.patience and since >= settings.patience * settings.validate_every:
         return f"ended at step {learner.step}: {settings.patience} validations have not been better"
     return ""
+
+
+def _tell_end(run: AnyRun, learner: Learner, reason: str) -> None:
+    """Write why the training ended into its log and its card, once; a kill may have come before."""
+    if is_first() and "stopped" not in run.card:
+        run.log({"step": learner.step, "stopped": reason})
+        run.write_card(run.card | {"best": learner.best, "stopped": reason})
+
+
+@contextmanager
+def _divergence_told(run: AnyRun, learner: Learner) -> Iterator[None]:
+    """Losses that are no numbers end a training, too; one that goes on from its last checkpoint forgets the line."""
+    try:
+        yield
+    except StoppedError:
+        raise
+    except TrainingError as error:
+        if is_first():
+            run.log({"step": learner.step, "stopped": str(error).removeprefix(f"{run.path}: ")})
+        raise
 
 
 def _step(learner: Learner, turns: Sequence[Batch], fabric: Fabric, settings: TrainSettings) -> dict[str, Tensor]:
@@ -258,7 +278,7 @@ def _check_up(learner: Learner, lesson: Lesson, journal: Journal) -> None:
     vitals = lesson.look(learner.game, next(learner.shadow.parameters()).device)
     lines = journal.lines()
     known: list[str] = next((line["alarms"] for line in reversed(lines) if "alarms" in line), [])
-    found = alarms([*lines, {"vitals": vitals}])
+    found = alarms([*lines, {"vitals": vitals}], samples=isinstance(learner.game, Sampler))
     journal.write(learner.step, vitals=vitals, alarms=[alarm.name for alarm in found])
     for alarm in (alarm for alarm in found if alarm.name not in known):
         say(f"Warning: {alarm}")

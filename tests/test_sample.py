@@ -12,6 +12,7 @@ import pytest
 import torch
 from command_line import medgan
 from resuming import killed_and_whole, state
+from test_processes import start
 
 from medgan import read
 from medgan.augment.sample import sample, sample_again
@@ -130,6 +131,23 @@ def test_a_stopped_set_is_completed_and_equal(home: Path, tmp_path: Path, monkey
     sample(home / "run", tmp_path / "set", num=20, device="cpu")
     sample_again(tmp_path / "set" / "manifest.json", home / "run", tmp_path / "whole", device="cpu")
     assert digests(tmp_path / "set") == digests(tmp_path / "whole")
+
+
+SHARED_WORK = """
+import sys, torch
+from pathlib import Path
+from medgan.augment.sample import sample
+
+torch.set_num_threads(1)
+sample(Path(sys.argv[1]), Path(sys.argv[2]), num=40, seed=2, device="cpu")
+"""
+
+
+def test_two_processes_make_the_set_of_one(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SHARED_WORK)
+    start(str(tmp_path / "script.py"), home / "run", tmp_path / "two")
+    sample_again(tmp_path / "two" / "manifest.json", home / "run", tmp_path / "one", device="cpu")
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
 def test_classes_come_as_in_training_or_fill_up_what_lacks(home: Path, tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ COMMANDS = {
     "audit": [
         "real", "synthetic", "--holdout", "--run", "--features", "--within", "--drop-near-copies", "--out", "--seed", "--json",
     ],
+    "augment": [
+        "table", "--run", "--out", "--to", "--role", "--split", "--device", "--batch", "--trust", "--unlabelled",
+        "--json",
+    ],
     "cache": ["--clear"],
     "convert": ["source", "out", "--like", "--series"],
     "demo": ["--out", "--device"],

@@ -141,7 +141,7 @@ def audit(
         holdout: real images of other patients, split off at random by patient and not seen by the generator. Without
             them no verdict is better than REVIEW.
         features: in which the sets are compared; `RandomConv` if not given. They are reduced to at most 32 principal
-            axes of the training images.
+            axes of training images.
         likeness: in which near copies are sought, besides pixels; `RandomConv` of images brought to at most 32 voxels
             a side (24 in 3-D) if not given.
         critic: scores of the discriminator for training and held-out images.

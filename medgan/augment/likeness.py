@@ -31,18 +31,24 @@ FEWEST_IMAGES, FEWEST_PATIENTS = 6, 4  # of a half of the training set, and of t
 
 
 def likeness_scores(train: ImageSet, synthetic: ImageSet, features: Features, seed: int) -> dict[str, Floored]:
-    """Scores by name: of features, and of pixels."""
-    rows = features(train.x)
-    reduce = Reduction.fit(rows, _num_components(train, synthetic))
-    real, fake = reduce(rows), reduce(features(synthetic.x))
+    """Scores by name: of features, and of pixels.
+
+    The reduction is fitted anew on the half of the training patients with which the other half and the synthetic
+    images are compared. Fitted on all of them it would know the other half and not the synthetic images, and make
+    these look closer than real patients are.
+    """
+    components = _num_components(train, synthetic)
 
     def score(a: Array, b: Array) -> dict[str, float]:
+        reduce = Reduction.fit(a, components)
+        a, b = reduce(a), reduce(b)
         distances = {f"FD-{features.name}": frechet_distance(a, b), f"KID-{features.name}": kernel_distance(a, b)}
         return {**distances, **dataclasses.asdict(neighbourhoods(a, b))}
 
+    rows = features(train.x), features(synthetic.x)
     pixels = _pixels(train.x), _pixels(synthetic.x)
     return {
-        **against_real(score, real, fake, train.patients, seed=seed),
+        **against_real(score, *rows, train.patients, seed=seed),
         **against_real(_variety, *pixels, train.patients, seed=seed),
     }
 

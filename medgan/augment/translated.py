@@ -16,7 +16,7 @@ import torch
 import medgan
 from medgan.atomic import replacing
 from medgan.augment.sets import MANIFEST, TABLE
-from medgan.cases import Case, listed, read_cases, write_cases
+from medgan.cases import SPLITS, Case, listed, read_cases, write_cases
 from medgan.errors import CasesError, GeometryError, InputError, OutputError
 from medgan.formats import read_header
 from medgan.ledger import output_path
@@ -30,7 +30,6 @@ from medgan.volume import Grid, Volume
 __all__ = ["augment", "translated_manifest"]
 
 IMAGES = "images"
-LEARNT_FROM, TRIED_ON = ("train", "val"), ("val", "test")
 _TAKEN = ("case", "patient", "split", "mask")
 _ROLE = re.compile(r"[a-z][a-z0-9_]*")
 _TOLD = {"weights_sha256", "to", "role", "split", "cases_sha256"}
@@ -168,7 +167,8 @@ def _refuse_unfit(job: _Job, cases: Sequence[Case], *, unlabelled: bool) -> None
         raise InputError(f"role: {job.role!r} can be no column of a table; give a name in lower case, such as b")
     if not cases:
         raise CasesError(
-            f"{job.table}: has no case with an image {' or '.join(job.sources)} in the split {job.split}; name another split"
+            f"{job.table}: has no case with an image {' or '.join(job.sources)} in the split {job.split}; name "
+            "another split"
         )
     if taken := [case.name for case in cases if job.role in job.carried(case)]:
         raise CasesError(
@@ -210,33 +210,40 @@ def _in_ras(grid: Grid) -> Grid:
 
 
 def _tell_of_leaks(job: _Job) -> None:
-    """Patients that the run has learnt from and that others are to be tried on, as far as their names tell."""
+    """Patients that are held out here and that the run has learnt from, as far as their names tell."""
     learnt = job.run.config.cases
     if not learnt.is_file() or _digest(learnt) == _digest(job.table):
         return
-    known = {case.patient for case in read_cases(learnt, required=()) if case.split in LEARNT_FROM}
-    tried = {case.patient for case in read_cases(job.table, required=()) if case.split in TRIED_ON}
-    if both := sorted(known & tried):
+    before, now = _places(learnt), _places(job.table)
+    if both := [patient for patient, place in now.items() if before.get(patient, place) < place]:
         say(
-            f"{job.table}: {len(both)} patients of its splits val and test have names of patients that the run was "
-            f"trained on ({listed(both, most=3)}); if they are the same persons, what is found on them is too good"
+            f"{job.table}: holds out patients whose names were in the training of the run ({listed(both, most=3)}); if "
+            "they are the same persons, what is found on them is too good"
         )
+
+
+def _places(table: Path) -> dict[str, int]:
+    """Of each patient's split among the splits; of nobody, if the table cannot be read any more."""
+    try:
+        return {case.patient: SPLITS.index(case.split) for case in read_cases(table, required=())}
+    except CasesError:
+        return {}
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
 def _claim(job: _Job) -> None:
-    """Take the folder for this call. The manifest comes first, so that where it is not nothing is ours."""
+    """Take the folder for this call; one in which nothing was made yet may be taken for another."""
     there = {path.name for path in job.out.iterdir()} if job.out.is_dir() else set()
-    if MANIFEST not in there:
-        if [name for name in there if ".part." not in name]:  # what another process of this call is writing is
-            raise OutputError(f"{job.out}: is a folder with something in it; name a new or empty one")
-        _write(job.out, job.facts())
-        return
+    if [name for name in there - {MANIFEST} if ".part." not in name] and MANIFEST not in there:
+        raise OutputError(f"{job.out}: is a folder with something in it; name a new or empty one")
     held = translated_manifest(job.out) or {}
-    if other := [key for key, value in job.facts().items() if held.get(key) != value]:
+    other = [key for key, value in job.facts().items() if held.get(key) != value]
+    if other and there - {MANIFEST}:
         raise OutputError(f"{job.out}: holds images made otherwise ({', '.join(other)}); name another folder")
+    if other:
+        _write(job.out, job.facts())
 
 
 def _write(out: Path, told: dict[str, Any]) -> None:

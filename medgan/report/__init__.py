@@ -7,18 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from medgan import __version__
-from medgan.atomic import replacing
 from medgan.errors import RunError
 from medgan.evaluate import Row
 from medgan.report.charts import Curve, draw_curve, draw_strips
 from medgan.report.gallery import Panel, hang
+from medgan.report.page import write_page
 from medgan.report.reliability import reliabilities
+from medgan.report.sampling import sampling_report
 from medgan.report.tables import case_table, conditions, duels, headings, notes, score_line, summary_table
 from medgan.report.training import course
-from medgan.run import Run, open_run
+from medgan.run import AnyRun, Run, RunFolder, SamplingRun, open_any_run
 
 __all__ = ["Curve", "Panel", "Report", "report", "write_report"]
 
@@ -50,11 +48,11 @@ class Report:
     commands: Sequence[str] = ()
 
 
-def report(run: Path | Run, out: Path | str | None = None) -> Path:
-    """Show how a training went: losses, vitals and validation errors by step, and what the doctor said.
+def report(run: Path | AnyRun, out: Path | str | None = None) -> Path:
+    """Show how a training went: losses, vitals and validation scores by step, and what the doctor said.
 
     Args:
-        run: a run folder, also of a training that is not over.
+        run: a run folder of a translator or a sampler, also of a training that is not over.
         out: the page, one HTML file; `report.html` in the run folder if not given.
 
     Returns:
@@ -64,13 +62,18 @@ def report(run: Path | Run, out: Path | str | None = None) -> Path:
         RunError: if the run cannot be used, or has logged nothing yet.
         OutputError: if the page cannot be written.
     """
-    run = run if isinstance(run, Run) else open_run(Path(run))
+    run = run if isinstance(run, RunFolder) else open_any_run(Path(run))
+    path = run.path / "report.html" if out is None else Path(out)
+    return sampling_report(run, path) if isinstance(run, SamplingRun) else _translation_report(run, path)
+
+
+def _translation_report(run: Run, path: Path) -> Path:
     lines = run.metrics()
     if not lines:
         raise RunError(f"{run.path}: has logged nothing yet; let it train until step {run.config.train.log_every}")
     page = Report(
         title=f"Training of {run.config.model.name}, {run.config.prep.a.modality} → {run.config.prep.b.modality}",
-        lead=[f"Step {lines[-1]['step']} of {run.config.train.steps}."],
+        lead=[f"Step {lines[-1]['step']} of {run.config.train.steps}.", *_end(lines[-1])],
         results={},
         provenance={
             "run": str(run.path),
@@ -82,7 +85,11 @@ def report(run: Path | Run, out: Path | str | None = None) -> Path:
         training=lines,
         error_unit=run.config.prep.b.output_unit,
     )
-    return write_report(run.path / "report.html" if out is None else Path(out), page)
+    return write_report(path, page)
+
+
+def _end(last: Mapping[str, Any]) -> list[str]:
+    return [f"Why the training ended: {last['stopped']}."] if "stopped" in last else []
 
 
 def write_report(path: Path | str, report: Report) -> Path:
@@ -100,21 +107,11 @@ def write_report(path: Path | str, report: Report) -> Path:
         InputError: if an error limit or a window of a panel cannot be used.
         OutputError: if the place cannot be written.
     """
-    page = _page(report)
-    with replacing(Path(path)) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return Path(path)
-
-
-def _page(report: Report) -> str:
-    loader = PackageLoader("medgan.report", "")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     first = next(iter(report.results.values()), ())
-    return environment.get_template("report.html.j2").render(
+    return write_page(
+        path,
+        "report.html.j2",
         report=report,
-        version=__version__,
         headings=headings(report.results),
         summary=summary_table(report.results),
         conditions=conditions(report.results),

@@ -38,9 +38,7 @@ def finite(line: Mapping[str, Any], kind: str) -> dict[str, float]:
 
 def picked(known: Mapping[str, Points], names: Mapping[str, str], *, times: float = 1.0) -> dict[str, Points]:
     """Some series under other names, each value so many times as large."""
-    return {
-        name: [(step, times * value) for step, value in known[key]] for key, name in names.items() if key in known
-    }
+    return {name: [(step, times * value) for step, value in known[key]] for key, name in names.items() if key in known}
 
 
 def marks(spells: Sequence[Spell]) -> dict[int, str]:
