@@ -10,7 +10,11 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medgan.augment.choose import choose as select
+    from medgan.augment.export import export
+    from medgan.augment.gate import audit_set as audit
     from medgan.augment.sample import sample
+    from medgan.augment.trial import try_set as utility
     from medgan.cache import cache
     from medgan.convert import convert
     from medgan.demo import demo
@@ -32,35 +36,44 @@ __all__ = [
     "Synthesis",
     "Volume",
     "__version__",
+    "audit",
     "cache",
     "convert",
     "demo",
     "evaluate",
+    "export",
     "import_weights",
     "index",
     "inspect",
     "read",
     "report",
     "sample",
+    "select",
     "train",
     "translate",
+    "utility",
     "write",
 ]
 
 _VERBS = ("cache", "convert", "demo", "evaluate", "import_weights", "index", "inspect", "report", "train", "translate")
 _HOMES = {
-    **{verb: verb for verb in _VERBS},
-    "sample": "augment.sample",
-    **dict.fromkeys(("Grid", "Synthesis", "Volume"), "volume"),
-    **dict.fromkeys(("read", "write"), "formats"),
-    "MedganError": "errors",
+    **{verb: (verb, verb) for verb in _VERBS},
+    **{name: ("volume", name) for name in ("Grid", "Synthesis", "Volume")},
+    **{name: ("formats", name) for name in ("read", "write")},
+    "MedganError": ("errors", "MedganError"),
+    "audit": ("augment.gate", "audit_set"),
+    "export": ("augment.export", "export"),
+    "sample": ("augment.sample", "sample"),
+    "select": ("augment.choose", "choose"),
+    "utility": ("augment.trial", "try_set"),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'medgan' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"medgan.{_HOMES[name]}"), name)
+    module, function = _HOMES[name]
+    return getattr(importlib.import_module(f"medgan.{module}"), function)
 
 
 class _Package(types.ModuleType):

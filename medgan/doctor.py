@@ -44,11 +44,12 @@ NO_SAY = 0.01
 LEARNT = 0.75
 KNOWN_BY_HEART = 0.5
 ENOUGH_LINES = 10
-# Of samplers, as shares of what training images cover of held-out ones. Calibrated on trainings of 400 to 800 steps on
-# phantoms: healthy ones of six models have left the first behind by their third validation and then cover more than the
-# second or get better; those with a player that stands still, or learns a hundred times too fast, do neither.
-COLLAPSED, HALFWAY = 0.1, 0.5
-FALLEN = 0.8
+# Of samplers. Calibrated on trainings of 400 to 900 steps on phantoms, a check-up every 50: healthy ones of 5 models,
+# some with a player that stands still or learns five or a hundred times as fast, some on a tenth of the patients.
+COLLAPSED, HALFWAY = 0.1, 0.5  # of what training images cover of held-out ones
+FALLEN = 0.5
+LOST = 4
+KNOWN_FOR, KNOWN_BETTER = 5, 0.1
 MOST_CHANGED = 0.799  # of what adaptive changes may reach
 
 
@@ -289,7 +290,7 @@ def _of_sampler(lines: Sequence[Mapping[str, Any]]) -> Iterator[Alarm]:
     scores = [one for one in _of_kind(lines, "val") if one.keys() >= {"kid", "coverage"}]
     yield from _of_missing_numbers(lines)
     yield from _of_players(vitals, scores)
-    yield from _of_memory(vitals[-2:])
+    yield from _of_memory(vitals)
     yield from _of_samples(vitals[-2:])
     yield from _of_scores(scores)
     yield from _of_faint_gradients(_of_kind(lines, "grad"))
@@ -320,22 +321,20 @@ def _of_players(vitals: Sequence[Mapping[str, float]], scores: Sequence[Mapping[
             f"it judged more than {SURE:.0%} of the images rightly, twice in a row, and the samples get no better",
             f"Make it weaker (model.width_d), {_HOLD}, and do not take gan: saturating",
         )
-    lost = len(rights) > 2 and all(sum(right) / 2 < GUESSING for right in rights[-3:])
-    if lost and scores and not _does_well(scores, 3):
+    lost = len(rights) >= LOST and all(sum(right) / 2 < GUESSING for right in rights[-LOST:])
+    if lost and scores and not _does_well(scores, LOST):
         yield Alarm(
             "the generator has won",
-            f"the discriminator judged less than {GUESSING:.0%} of the images rightly, three times in a row (a guess "
+            f"the discriminator judged less than {GUESSING:.0%} of the images rightly, {LOST} times in a row (a guess "
             f"is 50%), and the samples cover {_covered(scores[-1])} and no more",
             "Make it stronger (model.width_d), or let it move more often (model.critic_moves, where the model has it)",
         )
 
 
 def _does_well(scores: Sequence[Mapping[str, float]], last: int) -> bool:
-    """Whether half of what can be covered is, or one of the last validations covered more than all before it."""
-    if not scores:
-        return False
-    covered = [one["coverage"] for one in scores]
-    return covered[-1] >= HALFWAY * _reference(scores[-1]) or max(covered[-last:]) > max([0.0, *covered[:-last]])
+    """Whether half of what can be covered is covered, or more than at the first of the last validations."""
+    covered = [one["coverage"] for one in scores[-last:]]
+    return bool(covered) and (covered[-1] >= HALFWAY * _reference(scores[-1]) or covered[-1] > covered[0])
 
 
 def _reference(score: Mapping[str, float]) -> float:
@@ -347,21 +346,40 @@ def _covered(score: Mapping[str, float]) -> str:
     return f"{score['coverage']:.1%} of held-out images (training images: {_reference(score):.0%})"
 
 
-def _of_memory(last: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
-    """Twice in a row, since they are few images."""
-    told = [_by_heart(one) for one in last]
-    if len(told) > 1 and all(told):
+def _of_memory(vitals: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
+    last = vitals[-1] if vitals else {}
+    if told := _known_twice(vitals[-2:]) or _known_for_long(vitals[-KNOWN_FOR:]):
         yield Alarm(
             "the discriminator knows the training images by heart",
-            f"{told[-1]}, twice in a row",
+            told,
             "Stop here, or train on more patients, with model.adaptive where the model has it; audit the samples",
         )
-    if last and last[-1].get("changed", 0.0) >= MOST_CHANGED:
+    if last.get("changed", 0.0) >= MOST_CHANGED:
         yield Alarm(
             "adaptive changes are at their strongest",
-            f"the discriminator sees {last[-1]['changed']:.0%} of the images changed and still knows them",
+            f"the discriminator sees {last['changed']:.0%} of the images changed and still knows them",
             "There are too few images for this model: stop here, train on more, or make it weaker (model.width)",
         )
+
+
+def _known_twice(last: Sequence[Mapping[str, float]]) -> str:
+    """By a discriminator that tells samples from images; once may be the choice of images."""
+    told = [_by_heart(one) for one in last]
+    return f"{told[-1]}, twice in a row" if len(told) > 1 and all(told) else ""
+
+
+def _known_for_long(last: Sequence[Mapping[str, float]]) -> str:
+    """By one that hardly tells them apart: on average, samples score between training and held-out images."""
+    needed = ("right_real", "right_held_out", "logit_real", "logit_fake", "logit_held_out")
+    if len(last) < KNOWN_FOR or not all(one.keys() >= set(needed) for one in last):
+        return ""
+    right, unseen, real, fake, held_out = (statistics.fmean(one[name] for one in last) for name in needed)
+    if not (held_out < fake < real and right - unseen > KNOWN_BETTER):
+        return ""
+    return (
+        f"over {KNOWN_FOR} check-ups it took {right:.0%} of training and {unseen:.0%} of held-out images for real, and "
+        "the latter score below samples"
+    )
 
 
 def _of_samples(last: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
@@ -383,10 +401,11 @@ def _of_samples(last: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
 
 def _of_scores(scores: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
     last = scores[-LONG_AGO:]
-    if len(last) == LONG_AGO and all(one["coverage"] < COLLAPSED * _reference(one) for one in last):
+    low = len(last) == LONG_AGO and all(one["coverage"] < COLLAPSED * _reference(one) for one in last)
+    if low and not _does_well(scores, LONG_AGO):
         yield Alarm(
             "few kinds of images are made",
-            f"samples cover {_covered(last[-1])}, {LONG_AGO} times in a row below a tenth",
+            f"samples cover {_covered(last[-1])}, and for {LONG_AGO} validations a tenth of that or less",
             f"If the pictures still get better, train on; else start from other weights (train.seed), and {_HOLD}",
         )
     if len(scores) > LONG_AGO and _got_worse(scores):
@@ -406,13 +425,11 @@ def _got_worse(scores: Sequence[Mapping[str, float]]) -> bool:
 
 
 def _of_faint_gradients(lines: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
-    """Beside the median so far or that of the first lines: it may be gone before the training is well begun."""
-    for player in ("generator", "discriminator"):
-        lengths = [line[player] for line in lines if player in line]
-        usual = max((statistics.median(some) for some in (lengths, lengths[:ENOUGH_LINES]) if some), default=0.0)
-        if len(lengths) > ENOUGH_LINES and lengths[-1] < VANISHED * usual:
-            yield Alarm(
-                f"the {player}'s gradient vanishes",
-                f"its length is {lengths[-1]:.2g}, and was {usual:.2g}",
-                f"Lower train.lr, do not take gan: saturating, and if the discriminator has won, {_HOLD}",
-            )
+    """Beside the longest of the first lines: half of them may have no gradient any more."""
+    lengths = [line["generator"] for line in lines if "generator" in line]
+    if len(lengths) > ENOUGH_LINES and lengths[-1] < VANISHED * (first := max(lengths[:ENOUGH_LINES])):
+        yield Alarm(
+            "the generator's gradient vanishes",
+            f"its length is {lengths[-1]:.2g}, and was {first:.2g} in the beginning",
+            f"Lower train.lr, do not take gan: saturating, and if the discriminator has won, {_HOLD}",
+        )

@@ -5,7 +5,7 @@
     python tools/samplers.py phantom --out FOLDER
 
 Each stage is left out where its result is there already, so that it can be stopped and gone on with. The splits are by
-image: these sets tell no patients, so pictures of one person may lie on both sides.
+image, equal ones left out: these sets tell no patients, so pictures of one person may lie on both sides.
 """
 
 from __future__ import annotations
@@ -87,10 +87,16 @@ def _images(source: Path, seed: int) -> ImageSet:
         pixels = np.concatenate([held["train_images"], held["val_images"]])
         numbers = np.concatenate([held["train_labels"], held["val_labels"]]).ravel()
         labels = [("normal", "pneumonia")[number] for number in numbers]
-    order = np.random.default_rng(seed).permutation(len(pixels))
+    order = _different(pixels, np.random.default_rng(seed).permutation(len(pixels)))
     x = torch.from_numpy(pixels[order].astype(np.float32) / 127.5 - 1).transpose(1, 2).flip(2)[:, None]
     ids = [f"image{number:04d}" for number in order]
     return ImageSet(x.contiguous(), ids, ids, {CONDITION: [labels[place] for place in order]})
+
+
+def _different(pixels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The places of images in that order, of equal ones the first alone: the others would leak between splits."""
+    _, first = np.unique(pixels[order].reshape(len(order), -1), axis=0, return_index=True)
+    return order[np.sort(first)]
 
 
 def _config(args: argparse.Namespace, table: Path) -> Path:

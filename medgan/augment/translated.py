@@ -197,11 +197,12 @@ def _off_grid(job: _Job, case: Case) -> list[str]:
     carried, source = job.carried(case), job.source(case)
     if not carried:
         return []
-    own, lines = read_header(case.images[source]).grid, []
+    own, lines = _in_ras(read_header(case.images[source]).grid), []
     for role, path in carried.items():
-        grid = read_header(path).grid
-        if not _in_ras(grid).same_as(_in_ras(own), tolerance_mm=SAME_GRID_MM):
-            lines.append(f"{case.name}: {role} is {grid.describe()}, {source} is {own.describe()}")
+        grid = _in_ras(read_header(path).grid)
+        if not grid.same_as(own, tolerance_mm=SAME_GRID_MM):
+            apart = f", up to {grid.distance_mm(own):.3g} mm apart" if grid.shape == own.shape else ""
+            lines.append(f"{case.name}: {role} is {grid.describe()}, {source} is {own.describe()}{apart}")
     return lines
 
 
@@ -235,10 +236,11 @@ def _places(table: Path) -> dict[str, int]:
 
 def _claim(job: _Job) -> None:
     """Take the folder for this call; one in which nothing was made yet may be taken for another."""
-    there = {path.name for path in job.out.iterdir()} if job.out.is_dir() else set()
-    if [name for name in there - {MANIFEST} if ".part." not in name] and MANIFEST not in there:
-        raise OutputError(f"{job.out}: is a folder with something in it; name a new or empty one")
+    names = [path.name for path in job.out.iterdir()] if job.out.is_dir() else []
+    there = {name for name in names if ".part." not in name}  # which another process of this call is writing
     held = translated_manifest(job.out) or {}
+    if there and not held:
+        raise OutputError(f"{job.out}: is a folder with something in it; name a new or empty one")
     other = [key for key, value in job.facts().items() if held.get(key) != value]
     if other and there - {MANIFEST}:
         raise OutputError(f"{job.out}: holds images made otherwise ({', '.join(other)}); name another folder")
