@@ -14,6 +14,7 @@ from medgan.errors import InputError
 from medgan.formats.png import write_png
 from medgan.imageset import ImageSet
 from medgan.metrics.features import extractor
+from medgan.report.audit import audit_report
 
 __all__ = ["Audited", "audit_set"]
 
@@ -50,8 +51,9 @@ def audit_set(
 ) -> Audited:
     """Audit a synthetic set against the patients that its generator was trained on.
 
-    Written into the folder of the set, or into `out`: `audit.json`, and `audit_pairs.png`, which shows the synthetic
-    images that lie nearest to a training image beside that image. It shows patients: do not pass it on.
+    Written into the folder of the set, or into `out`: `audit.json`, the same as a page `audit.html`, and
+    `audit_pairs.png`, which shows the synthetic images that lie nearest to a training image beside that image. That
+    picture shows patients: do not pass it on. The page names and shows none.
 
     Args:
         real: the table of cases of the training; its split train is what the generator has seen.
@@ -92,6 +94,7 @@ def _held_out(real: Path, holdout: Path | None, contract: Contract) -> ImageSet 
 def _written(found: Audit, train: ImageSet, made: ImageSet, out: Path, folder: Path | None) -> Audited:
     with replacing(out / "audit.json") as temporary:
         temporary.write_text(found.to_json() + "\n", encoding="utf-8")
+    audit_report(found, None, out / "audit.html")
     if found.pairs:
         shows = {"Shows": "synthetic image | nearest training image, of a patient | difference; do not pass on"}
         write_png(pairs_picture(found, train, made), out / "audit_pairs.png", text=shows)

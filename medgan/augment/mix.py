@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data import Dataset, MetaTensor
+from torch import Tensor
 
 from medgan.augment.sets import TABLE, contract_of
 from medgan.augment.sources import made_by
@@ -148,7 +149,8 @@ class MixedDataset(Dataset):  # type: ignore[misc]
             )
         super().__init__(data=range(self.num_real + self.num_synthetic), transform=transform)
         self.real, self.synthetic, self.seed = real, synthetic, seed
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # type: ignore[no-untyped-call] # so that workers that live on see it
+        # In shared memory, so that workers that live on see the epoch that is set here.
+        self._epoch: Tensor = torch.zeros((), dtype=torch.long).share_memory_()  # type: ignore[no-untyped-call]
         self._keys: dict[bool, set[str]] = {}
 
     @property
@@ -157,7 +159,9 @@ class MixedDataset(Dataset):  # type: ignore[misc]
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the synthetic images of another epoch; call it before each pass of a loader."""
+        """Draw the synthetic images of another epoch, 0 or later; call it before each pass of a loader."""
+        if epoch < 0:
+            raise InputError(f"epochs are counted from 0; seen {epoch}")
         self._epoch.fill_(epoch)
 
     def is_synthetic(self, index: int) -> bool:
@@ -176,7 +180,8 @@ class MixedDataset(Dataset):  # type: ignore[misc]
         item = (self.synthetic if synthetic else self.real)[self.place(index)]
         done = self.transform(_told(item, synthetic))
         for one in done if isinstance(done, list) else [done]:
-            self._refuse_unlike(synthetic, set(map(str, one)))
+            if isinstance(one, Mapping):
+                self._refuse_unlike(synthetic, set(map(str, one)))
         return done
 
     def _refuse_unlike(self, synthetic: bool, keys: set[str]) -> None:
@@ -196,14 +201,15 @@ def _told(item: Any, synthetic: bool) -> Any:
         return [_told(one, synthetic) for one in item]
     if not isinstance(item, Mapping):
         raise InputError(f"items of a mixed set are dicts, such as {{'image': …}}; seen {type(item).__name__}")
-    return {"synthetic": synthetic} | {key: _saying(value) for key, value in item.items()}
+    told = {key: _saying(value, "synthetic" if synthetic else "") for key, value in item.items()}
+    return told | {"synthetic": told.get("synthetic", synthetic)}
 
 
-def _saying(value: Any) -> Any:
-    """An image whose meta says in `synthetic` by what it was made, "" for a real one; batches keep what all have."""
+def _saying(value: Any, text: str) -> Any:
+    """An image whose meta says in `synthetic` by what it was made, if it does not yet: batches keep what all have."""
     if not isinstance(value, MetaTensor) or "synthetic" in value.meta:
         return value
-    meta = {**value.meta, "synthetic": ""}
+    meta = {**value.meta, "synthetic": text}
     return MetaTensor(value.as_tensor(), meta=meta, applied_operations=value.applied_operations)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -32,6 +32,7 @@ T = TypeVar("T")
 BATCH = 8
 SCALED = 1.0  # an image whose values stay within this was scaled, if the run's window is that many times as wide
 TIMES = 20.0
+MOST_WHOLE = 2**24  # up to which float32 tells whole numbers apart
 _OF_PLACE = ("affine", "original_affine", "space", "spatial_shape")
 _OF_MAKER = ("filename_or_obj", "synthetic")
 
@@ -118,15 +119,15 @@ class Samples:
 
     def _place(self, like: Tensor) -> Volume:
         """Nothing, on the run's grid with its axes in the order of those of the image."""
-        prep, patch = self.run.config.prep, self.run.config.patch
+        prep, patch, size = self.run.config.prep, self.run.config.patch, _size(like)
         if len(like) != len(prep.images):
             raise InputError(
                 f"an image of {len(like)} channels is given, and the run {self.run.path} makes {len(prep.images)} "
                 f"({', '.join(prep.images)})"
             )
         place = _nothing(_nominal(patch, prep.spacing_mm, prep.axes)).reorient(self._axes(like))
-        if place.grid.shape != _size(like):
-            seen, made = ("×".join(map(str, shape)) for shape in (_size(like), place.grid.shape))
+        if place.grid.shape != size:
+            seen, made = ("×".join(map(str, shape)) for shape in (size, place.grid.shape))
             raise InputError(
                 f"an image of {seen} voxels is given, and the run {self.run.path} makes {made}; bring images to that "
                 "size before, such as by Spacingd and ResizeWithPadOrCropd"
@@ -166,7 +167,7 @@ class Translations:
     def translated(self, image: Any) -> MetaTensor:
         """(1, *spatial) to the same, in the unit of the run's output."""
         image, prep = _tensor(image), self.run.config.prep.towards(self.to)
-        self._refuse_unfit(image, prep.a)
+        self._refuse_unfit(image, _size(image), prep.a)
         volume = _volume(image[0], _grid_of(image, self.axes, prep.spacing_mm), prep.a)
         member = self.member()
         made = member.told(member.answer(member.seen({"a": volume})), volume)
@@ -175,10 +176,10 @@ class Translations:
             text = f"{text}, of what was: {before}"
         return _marked(_fitted(made.array, image), image, text)
 
-    def _refuse_unfit(self, image: Tensor, intensity: Intensity) -> None:
+    def _refuse_unfit(self, image: Tensor, size: Sequence[int], intensity: Intensity) -> None:
         if len(image) > 1:
             raise InputError(f"an image of {len(image)} channels is given; the run {self.run.path} translates one")
-        if _size(image)[2] == 1 and self.run.config.spatial_dims == 3:
+        if size[2] == 1 and self.run.config.spatial_dims == 3:
             raise InputError(f"a slice is given, and the run {self.run.path} translates blocks; use it before slicing")
         _refuse_scaled(image, intensity)
 
@@ -219,8 +220,14 @@ def _nothing(grid: Grid) -> Volume:
 
 
 def _volume(channel: Tensor, grid: Grid, intensity: Intensity) -> Volume:
-    """A channel, in the unit that the run expects, on its grid."""
+    """A channel, in the unit that the run expects, on its grid.
+
+    Whole numbers become integers again, as which they are in files and are read by `medgan translate`: the threshold
+    between air and body, and with it the median by which images are scaled, is not quite the same for other types.
+    """
     values = torch.as_tensor(channel).detach().cpu().numpy().astype(np.float32)
+    if bool((values == np.rint(values)).all()) and np.abs(values).max() < MOST_WHOLE:
+        values = values.astype(np.int32)
     return Volume(values.reshape(grid.shape), grid, intensity.unit, intensity.modality)
 
 

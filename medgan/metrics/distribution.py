@@ -244,10 +244,10 @@ class Floored:
     """A number of a set beside the same number of real images, measured in one way and on as many images.
 
     Args:
-        value: mean over the splits; half of the real patients against the other set.
+        value: median over the splits; half of the real patients against the other set.
         low: smallest over the splits.
         high: largest.
-        floor: mean over the splits; half of the real patients against the other half.
+        floor: median over the splits; half of the real patients against the other half.
         floor_low: smallest over the splits.
         floor_high: largest.
     """
@@ -388,5 +388,5 @@ def _mean_within(block: Array, weight: Array) -> Array:
 
 
 def _floored(values: list[float], floors: list[float]) -> Floored:
-    value, floor = float(np.mean(values)), float(np.mean(floors))
+    value, floor = float(np.median(values)), float(np.median(floors))
     return Floored(value, min(values), max(values), floor, min(floors), max(floors))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ __all__ = ["Membership", "area_under_curve", "membership", "split_difference", "
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 FALSE_POSITIVE_RATE = 0.01
-RESAMPLES = 1000
+RESAMPLES = 500
 SPLITS = 200
 
 
@@ -74,20 +74,18 @@ def membership(
         raise InputError("membership is told of as many scores as there are images, members and others each")
     if min(len(set(member_patients)), len(set(other_patients))) < 2:
         raise InputError("membership is told of two patients or more among the members, and among the others")
-    scores, patients = np.concatenate([members, others]), [*member_patients, *other_patients]
-    names, owner = np.unique(np.asarray(patients), return_inverse=True)
+    names, owner = np.unique(np.asarray([*member_patients, *other_patients]), return_inverse=True)
     is_member = np.isin(names, np.asarray(member_patients))
-    ranks = rankdata(scores)
+    ranks = rankdata(np.concatenate([members, others]))
     rng = np.random.default_rng(seed)
-    resamples = [_resample(member_patients, other_patients, rng) for _ in range(RESAMPLES)]
+    drawn = zip(_resamples(member_patients, rng), _resamples(other_patients, rng), strict=True)
+    resampled = [(members[m], others[o]) for m, o in drawn]
     control = float(np.mean([_of_halves(members, member_patients, rng) for _ in range(SPLITS)]))
     auc = area_under_curve(members, others)
     return Membership(
-        auc=_interval(auc, [area_under_curve(members[m], others[o]) for m, o in resamples]),
+        auc=_interval(auc, [area_under_curve(*scores) for scores in resampled]),
         exchanged=exchanged(lambda named: _from_ranks(ranks, named[owner]), is_member, seed=seed),
-        tpr=_interval(
-            true_positive_rate(members, others), [true_positive_rate(members[m], others[o]) for m, o in resamples]
-        ),
+        tpr=_interval(true_positive_rate(members, others), [true_positive_rate(*scores) for scores in resampled]),
         control=control,
         difference=auc - control,
     )
@@ -100,8 +98,9 @@ def area_under_curve(positive: Array, negative: Array) -> float:
         >>> area_under_curve(np.array([1.0, 3.0]), np.array([0.0, 1.0]))
         0.875
     """
-    positives = np.arange(len(positive) + len(negative)) < len(positive)
-    return _from_ranks(rankdata(np.concatenate([positive, negative])), positives)
+    ordered = np.sort(negative)
+    below, not_above = (np.searchsorted(ordered, positive, side=side) for side in ("left", "right"))
+    return float((below + not_above).mean() / (2 * len(negative)))
 
 
 def _from_ranks(ranks: Array, positive: npt.NDArray[np.bool_]) -> float:
@@ -129,16 +128,12 @@ def _of_halves(scores: Array, patients: Sequence[str], rng: np.random.Generator)
     return max(found, 1 - found)
 
 
-def _resample(members: Sequence[str], others: Sequence[str], rng: np.random.Generator) -> tuple[Ints, Ints]:
-    return _drawn(members, rng), _drawn(others, rng)
-
-
-def _drawn(patients: Sequence[str], rng: np.random.Generator) -> Ints:
-    """Places of all images of patients drawn with replacement."""
+def _resamples(patients: Sequence[str], rng: np.random.Generator) -> Iterator[Ints]:
+    """Places of all images of patients drawn with replacement, many times over."""
     _, owner = np.unique(np.asarray(patients), return_inverse=True)
     count = int(owner.max()) + 1
-    times = rng.multinomial(count, np.full(count, 1 / count))
-    return np.repeat(np.arange(len(owner)), times[owner])
+    for times in rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES):
+        yield np.repeat(np.arange(len(owner)), times[owner])
 
 
 def _interval(value: float, resampled: list[float]) -> Interval:

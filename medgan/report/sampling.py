@@ -23,7 +23,7 @@ __all__ = ["Sheet", "sampling_course", "sampling_report"]
 
 PERCENT = (0.0, 100.0)
 MOST_SHEETS, WIDEST_PX = 6, 900
-NO_END = "not ended: it is under way, or was stopped and goes on by the same command"
+NO_END = "The training has not ended: it is under way, or was stopped and goes on by the same command."
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,9 @@ def sampling_report(run: SamplingRun, path: Path) -> Path:
 
 def _end(lines: Lines, steps: int) -> str:
     """Why it ended; runs of older versions do not say it, but may be through with their steps."""
-    return str(lines[-1].get("stopped", f"its {steps} steps are done" if lines[-1]["step"] >= steps else NO_END))
+    done = f"its {steps} steps are done" if lines[-1]["step"] >= steps else ""
+    reason = lines[-1].get("stopped", done)
+    return f"Why the training ended: {reason}." if reason else NO_END
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from medgan.report.tables import Heading
 if TYPE_CHECKING:
     from medgan.augment.statistics import Difference
     from medgan.augment.utility import ArmScores, Utility
-    from medgan.augment.verdict import Verdict
+    from medgan.augment.verdict import Against, Verdict
 
 __all__ = ["utility_report"]
 
@@ -84,10 +84,10 @@ def utility_report(utility: Utility, path: Path | str) -> Path:
         sections=_sections(utility),
         alone=_dots("Synthetic images alone, and tried on synthetic images", alone) if alone else None,
         names=names,
-        table=[_row(arm, names) for arm in utility.arms],
+        table=[_row(arm, names) for arm in sorted(utility.arms, key=_largest_first)],
         against=[
             (f"{one.cell}", _share(one.cell.fraction), _difference(one.difference), _p(one.p_holm))
-            for one in utility.against_real
+            for one in sorted(utility.against_real, key=_largest_first)
         ],
         study=_study(utility),
     )
@@ -95,6 +95,10 @@ def utility_report(utility: Utility, path: Path | str) -> Path:
 
 def _label(utility: Utility) -> str:
     return {"auc": "AUC", "dice": "Dice"}.get(utility.settings.task.metric, utility.settings.task.metric)
+
+
+def _largest_first(one: ArmScores | Against) -> float:
+    return -(one.cell.fraction or 0)
 
 
 # --- each share of the real images ------------------------------------------------------------------------------------
