@@ -202,8 +202,8 @@ def _refuse_columns(columns: list[str], path: Path) -> None:
     wrong = [name for name in names if not _ROLE.fullmatch(name)]
     if wrong or len(set(columns)) < len(columns):
         raise CasesError(
-            f"{path}: columns besides case, patient and split are roles, each once, in lower case, or conditions such as "
-            f"{_CONDITION}age; seen: {seen}"
+            f"{path}: columns besides case, patient and split are roles, each once, in lower case, or conditions, such "
+            f"as {_CONDITION}age; seen: {seen}"
         )
 
 

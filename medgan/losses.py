@@ -54,8 +54,8 @@ def gan(mode: str) -> Adversarial:
     Args:
         mode: `vanilla`, cross entropy with the generator's non-saturating loss (Goodfellow et al. 2014,
             arXiv:1406.2661, eq. 1 and end of §3); `saturating`, the same with the generator's loss of eq. 1, whose
-            gradient vanishes where the discriminator wins; `lsgan`, least squares to the labels 0 and 1 (Mao et al. 2017,
-            arXiv:1611.04076, eq. 9, without its ½); `hinge` (Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018,
+            gradient vanishes where the discriminator wins; `lsgan`, least squares to the labels 0 and 1 (Mao et al.
+            2017, arXiv:1611.04076, eq. 9, without its ½); `hinge` (Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018,
             arXiv:1802.05957, eq. 16 and 17); `wgan`, the critic's difference of means, sound only with a Lipschitz
             constraint on the critic (Arjovsky et al. 2017, arXiv:1701.07875, eq. 2).
 

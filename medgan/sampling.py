@@ -108,19 +108,26 @@ class SamplingLesson:
         if self.held_out is None or len(self.held_out.data) < 2:
             return {}
         if not bool(fakes.isfinite().all()):
-            return {"kid": None, "coverage": None, "kid_of_training_images": None}
+            return dict.fromkeys(("kid", "coverage", "kid_of_training_images", "coverage_of_training_images"))
         reduction, real, floor = self._reference
         made = reduction(RandomConv()(fakes))
         shares = neighbourhoods(real, made, min(NEIGHBOURS, len(real) - 1))
         distance = kid(real, made, resamples=1).value
-        return {"kid": distance, "coverage": shares.coverage, "kid_of_training_images": floor}
+        return {"kid": distance, "coverage": shares.coverage, **floor}
 
     @cached_property
-    def _reference(self) -> tuple[Reduction, Array, float]:
-        """How features are brought into scale, those of the held-out images, and how far training images are."""
+    def _reference(self) -> tuple[Reduction, Array, Scores]:
+        """How features are brought into scale, those of the held-out images, and what training images score.
+
+        Coverage grows with the number of images, so no more of them are taken than samples are made.
+        """
         learnt, unseen = (RandomConv()(views.all.x) for views in (self.patches, cast(Views, self.held_out)))
         reduction = Reduction.fit(learnt, min(COMPONENTS, len(learnt) - 1))
-        return reduction, reduction(unseen), kid(reduction(unseen), reduction(learnt), resamples=1).value
+        real, own = reduction(unseen), reduction(learnt)
+        some = own[np.random.default_rng(self.config.train.seed).permutation(len(own))[: self.config.samples]]
+        coverage = neighbourhoods(real, some, min(NEIGHBOURS, len(real) - 1, len(some) - 1)).coverage
+        floor = kid(real, own, resamples=1).value
+        return reduction, real, {"kid_of_training_images": floor, "coverage_of_training_images": coverage}
 
     def look(self, game: Game, device: torch.device) -> dict[str, float]:
         """How the players do on training and held-out images."""

@@ -10,6 +10,7 @@ from medgan.atomic import replacing
 from medgan.augment.sets import contract_of, read_real, read_synthetic
 from medgan.augment.utility import Utility, UtilitySettings, utility
 from medgan.errors import InputError
+from medgan.report.utility import utility_report
 
 __all__ = ["Tried", "try_set"]
 
@@ -68,4 +69,5 @@ def try_set(
     found = utility(train, made, tried, settings, rows=place / ROWS, device=device)
     with replacing(place / TOLD) as temporary:
         temporary.write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
+    utility_report(found, place / "utility.html")
     return Tried(found, place / TOLD)
