@@ -15,7 +15,7 @@ from medgan.data import AllPatches, Pair, Patches, Scan, UnpairedPatches, batche
 from medgan.doctor import examine
 from medgan.errors import CasesError, ConfigError
 from medgan.models.base import Game, Translator
-from medgan.processes import all_of, share
+from medgan.processes import all_of, is_first, share
 from medgan.validate import Scores, mean, score, show, translate_scan
 
 __all__ = ["EXAMINED", "LOOKS", "TranslationLesson", "translation_cases"]
@@ -45,12 +45,12 @@ class TranslationLesson:
         self.patches: AllPatches = _patches(config, training)
         self.held_out = _held_out(config, share(validation))
 
-    def exam(self, shadow: Game, device: torch.device) -> tuple[Scores, npt.NDArray[np.uint8]]:
-        """The errors of the validation volumes, in the unit of b, and a picture of some slices."""
+    def exam(self, shadow: Game, device: torch.device) -> tuple[Scores, npt.NDArray[np.uint8] | None]:
+        """The errors of the validation volumes, in the unit of b; from the first process a picture of some slices."""
         game, value_range = cast(Translator, shadow), self.config.prep.b.output_range
         fakes = [translate_scan(game, scan, self.config, device) for scan in self.held_out]
         own = [score(*pair, value_range) for pair in zip(fakes, self.held_out, strict=True)]
-        return mean(all_of(own)), show(fakes, self.held_out, value_range)
+        return mean(all_of(own)), show(fakes, self.held_out, value_range) if is_first() else None
 
     def look(self, game: Game, device: torch.device) -> dict[str, float]:
         """How the players do on patches of training and validation cases."""

@@ -24,6 +24,7 @@ from medgan.metrics.distribution import kid, neighbourhoods
 from medgan.metrics.features import Array, RandomConv, Reduction
 from medgan.models.base import Game, Sampler
 from medgan.pictures import grey, montage
+from medgan.processes import is_first
 from medgan.scans import read_studies
 from medgan.validate import Scores
 from medgan.views import Views, views_of
@@ -95,14 +96,14 @@ class SamplingLesson:
             views, config.patch, config.augment, config.train.seed, conditions=config.conditions, balance=balance
         )
 
-    def exam(self, shadow: Game, device: torch.device) -> tuple[Scores, npt.NDArray[np.uint8]]:
+    def exam(self, shadow: Game, device: torch.device) -> tuple[Scores, npt.NDArray[np.uint8] | None]:
         """How far samples are from held-out images, how many of those they come near to, and what they look like."""
         config, game = self.config, cast(Sampler, shadow)
         places = np.random.default_rng(config.train.seed).integers(len(self.patches.data), size=config.samples)
         conditions = {name: [values[place] for place in places] for name, values in self.patches.known.items()}
         z = latent(config.train.seed, range(config.samples), game.latent_size)
         fakes = make(game, z, config, conditions, device=device)
-        return self._scores(fakes), contact_sheet(fakes)
+        return self._scores(fakes), contact_sheet(fakes) if is_first() else None
 
     def _scores(self, fakes: Tensor) -> Scores:
         if self.held_out is None or len(self.held_out.data) < 2:

@@ -49,8 +49,8 @@ class Lesson(Protocol):
     criterion: str
     pictured: str
 
-    def exam(self, shadow: Game, device: torch.device) -> tuple[Scores, npt.NDArray[np.uint8]]:
-        """How good the averaged generators are, and a picture of what they make."""
+    def exam(self, shadow: Game, device: torch.device) -> tuple[Scores, npt.NDArray[np.uint8] | None]:
+        """How good the averaged generators are, and from the first process a picture of what they make."""
 
     def look(self, game: Game, device: torch.device) -> dict[str, float]:
         """How the players do, for the doctor."""
@@ -262,7 +262,7 @@ def _validate(run: AnyRun, learner: Learner, lesson: Lesson, journal: Journal) -
     scores, picture = lesson.exam(learner.shadow, device)
     journal.write(learner.step, val=scores)
     learner.errors[learner.step] = scores.get(lesson.criterion)
-    if is_first():
+    if picture is not None:
         _show(run, learner.step, lesson, picture, journal)
     _keep_best(run, learner, lesson, scores)
 

@@ -23,6 +23,11 @@ FORMULAS = {
         lambda x: -np.log(1 - 1 / (1 + np.exp(-x))),
         lambda x: -np.log(1 / (1 + np.exp(-x))),
     ),
+    "saturating": (
+        lambda x: -np.log(1 / (1 + np.exp(-x))),
+        lambda x: -np.log(1 - 1 / (1 + np.exp(-x))),
+        lambda x: np.log(1 - 1 / (1 + np.exp(-x))),
+    ),
     "lsgan": (lambda x: (x - 1) ** 2, lambda x: x**2, lambda x: (x - 1) ** 2),
     "hinge": (lambda x: np.maximum(0, 1 - x), lambda x: np.maximum(0, 1 + x), lambda x: -x),
     "wgan": (lambda x: -x, lambda x: x, lambda x: -x),
@@ -71,7 +76,7 @@ def test_half_precision_is_averaged_in_single() -> None:
 
 
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown GAN mode 'wgangp'; accepted: vanilla, lsgan, hinge, wgan"):
+    with pytest.raises(ConfigError, match="unknown GAN mode 'wgangp'; accepted: vanilla, saturating, lsgan"):
         gan("wgangp")
 
 

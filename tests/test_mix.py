@@ -29,6 +29,7 @@ from monai.transforms import (
     RandGaussianNoised,
     ScaleIntensityd,
     SelectItemsd,
+    SqueezeDimd,
 )
 from monai.utils import set_determinism
 
@@ -362,6 +363,18 @@ def test_a_batch_says_in_its_meta_which_are_synthetic(home: Path) -> None:
     said = [one["image"].meta["synthetic"] for one in decollate_batch(batch)]
     assert said[:2] == ["", ""]
     assert all(text.startswith("MR made of random numbers by cgan") for text in said[2:])
+
+
+@pytest.mark.parametrize("way", [SqueezeDimd("image", dim=-1), Lambdad("image", squeezed)])
+def test_slices_of_all_ways_go_into_one_batch(home: Path, way: Any) -> None:
+    """MONAI leaves an affine of (3, 3) where an axis was squeezed by its own transform, and else of (4, 4)."""
+    real = Dataset(real_files(home, num=2), Compose([*LOADING, way]))
+    mixed = MixedDataset(real, SyntheticDataset(home / "flat" / "made"))
+    (batch,) = DataLoader(mixed, batch_size=4)
+    assert batch["image"].affine.shape == (4, 4, 4)
+    np.testing.assert_array_equal(batch["image"][0].affine[:2, :2].numpy(), real[0]["image"].affine[:2, :2].numpy())
+    made = RandSampled("image", home / "flat" / "run", prob=1)(real[0])["image"]
+    assert made.affine.shape == real[0]["image"].affine.shape
 
 
 def test_what_is_cached_stays_as_it_is() -> None:

@@ -13,7 +13,7 @@ from medgan.cases import read_cases, write_cases
 from medgan.errors import InputError
 from medgan.formats.png import write_png
 from medgan.imageset import ImageSet
-from medgan.metrics.features import extractor
+from medgan.metrics.features import TorchScript, extractor
 from medgan.report.audit import audit_report
 
 __all__ = ["Audited", "audit_set"]
@@ -81,7 +81,10 @@ def audit_set(
     if run and held is not None:
         critic = CriticScores(*(critic_scores(Path(run), folder, images) for images in (train, held)))
     within = within or next(iter(contract.conditions), None)
-    found = audit(train, made, held, features=extractor(features), critic=critic, within=within, seed=seed)
+    space = extractor(features)
+    # A net of the user's own may tell persons apart better than ours do: near copies are sought by it, too.
+    likeness = space if isinstance(space, TorchScript) else None
+    found = audit(train, made, held, features=space, likeness=likeness, critic=critic, within=within, seed=seed)
     return _written(found, train, made, Path(out or folder), folder if drop_near_copies else None)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data import Dataset, MetaTensor
+from monai.data.utils import to_affine_nd
 from torch import Tensor
 
 from medgan.augment.sets import TABLE, contract_of
@@ -206,10 +207,14 @@ def _told(item: Any, synthetic: bool) -> Any:
 
 
 def _saying(value: Any, text: str) -> Any:
-    """An image whose meta says in `synthetic` by what it was made, if it does not yet: batches keep what all have."""
-    if not isinstance(value, MetaTensor) or "synthetic" in value.meta:
+    """An image whose meta says in `synthetic` by what it was made, and whose affine is (4, 4).
+
+    Batches keep of the meta what all images have. MONAI makes affines of slices (3, 3) in one way and (4, 4) in others,
+    which do not go into one batch.
+    """
+    if not isinstance(value, MetaTensor):
         return value
-    meta = {**value.meta, "synthetic": text}
+    meta = {"synthetic": text, **value.meta, "affine": to_affine_nd(3, value.affine)}
     return MetaTensor(value.as_tensor(), meta=meta, applied_operations=value.applied_operations)
 
 
