@@ -13,10 +13,10 @@ demo: .venv/installed
 	$(BIN)/medgan demo --out demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: .venv/installed
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
 
 check: .venv/installed
 	$(BIN)/ruff check medgan tests tools

@@ -287,7 +287,7 @@ _HOLD = "hold it by model.penalties, model.r1 or model.gamma, whichever the mode
 
 def _of_sampler(lines: Sequence[Mapping[str, Any]]) -> Iterator[Alarm]:
     vitals = [{name.removesuffix("_b"): x for name, x in one.items()} for one in _of_kind(lines, "vitals")]
-    scores = [one for one in _of_kind(lines, "val") if one.keys() >= {"kid", "coverage"}]
+    scores = [one for one in _of_kind(lines, "val") if one.keys() >= {"fd", "coverage"}]
     yield from _of_missing_numbers(lines)
     yield from _of_players(vitals, scores)
     yield from _of_memory(vitals)
@@ -412,15 +412,15 @@ def _of_scores(scores: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
         best = max(one["coverage"] for one in scores)
         yield Alarm(
             "the samples get worse",
-            f"they cover {_covered(last[-1])} and covered {best:.1%}; KID is {last[-1]['kid']:.3g} and was "
-            f"{min(one['kid'] for one in scores):.3g}",
+            f"they cover {_covered(last[-1])} and covered {best:.1%}; FD is {last[-1]['fd']:.3g} and was "
+            f"{min(one['fd'] for one in scores):.3g}",
             f"The best weights are kept; set train.patience to stop in time, lower train.lr, or {_HOLD}",
         )
 
 
 def _got_worse(scores: Sequence[Mapping[str, float]]) -> bool:
     """Both scores, in all of the last validations: alone, one falls where the other rises."""
-    covered, far = [one["coverage"] for one in scores], [one["kid"] for one in scores]
+    covered, far = [one["coverage"] for one in scores], [one["fd"] for one in scores]
     return max(covered[-LONG_AGO:]) < FALLEN * max(covered) and min(far[-LONG_AGO:]) > WORSE * max(min(far), 0.0)
 
 

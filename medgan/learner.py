@@ -54,7 +54,7 @@ class Learner:
     optimizers: dict[Player, torch.optim.Optimizer]
     step: int = 0
     best: dict[str, float | None] = field(default_factory=dict)
-    errors: dict[int, float | None] = field(default_factory=dict)  # of all validations, by their step
+    exams: dict[int, dict[str, float | None]] = field(default_factory=dict)  # scores of all validations, by their step
 
 
 def new_game(config: AnyConfig) -> Game:
@@ -79,7 +79,7 @@ def new_learner(game: Game, run: AnyRun, fabric: Fabric) -> Learner:
     if not state:
         return Learner(game, shadow, optimizers)
     fabric.strategy.precision.load_state_dict(state.get("precision", {}))
-    so_far = {"step": state["step"], "best": state["best"], "errors": state.get("errors", {})}
+    so_far = {"step": state["step"], "best": state["best"], "exams": state.get("exams", {})}
     return Learner(game, shadow, optimizers, **so_far)
 
 
@@ -136,7 +136,7 @@ def set_up(
 
 def save_learner(run: AnyRun, learner: Learner, fabric: Fabric) -> None:
     """Replace the checkpoint of the run by the learner as it is; all processes take part, the first one writes."""
-    state: dict[str, Any] = {"step": learner.step, "best": learner.best, "errors": learner.errors}
+    state: dict[str, Any] = {"step": learner.step, "best": learner.best, "exams": learner.exams}
     if fabric.world_size > 1:
         state["buffers"] = gathered(_buffers(learner.game))
     if precision := fabric.strategy.precision.state_dict():

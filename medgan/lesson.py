@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +34,12 @@ class TranslationLesson:
     Attributes:
         patches: what is learnt from.
         criterion: the score by which the best weights are kept: lower is better.
+        goals: the scores that patience goes by, and whether more (1) or less (-1) is better.
         pictured: what the pictures of an exam show.
     """
 
     criterion = "mae"
+    goals: ClassVar[Mapping[str, int]] = {"mae": -1}
     pictured = "source_synthetic_target_error"
 
     def __init__(self, config: Config, training: Sequence[Case], validation: Sequence[Case]) -> None:

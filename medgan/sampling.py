@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from medgan.device import autocast
 from medgan.doctor import examine
 from medgan.errors import CasesError, ConfigError
 from medgan.lesson import EXAMINED, LOOKS
-from medgan.metrics.distribution import kid, neighbourhoods
+from medgan.metrics.distribution import frechet_distance, kid, neighbourhoods
 from medgan.metrics.features import Array, RandomConv, Reduction
 from medgan.models.base import Game, Sampler
 from medgan.pictures import grey, montage
@@ -33,6 +33,7 @@ __all__ = ["SamplingLesson", "contact_sheet", "latent", "make", "sampling_cases"
 
 CHUNK = 64
 COMPONENTS, NEIGHBOURS = 32, 5
+SCORES = ("fd", "kid", "coverage")
 COLUMNS, ROWS = 8, 4
 
 
@@ -74,13 +75,15 @@ class SamplingLesson:
     Attributes:
         patches: what is learnt from.
         criterion: the score by which the best weights are kept: lower is better.
+        goals: the scores that patience goes by, and whether more (1) or less (-1) is better.
         pictured: what the pictures of an exam show.
 
     Raises:
         CasesError: if there are fewer images than a batch holds, or all of them are of one value.
     """
 
-    criterion = "kid"
+    criterion = "fd"
+    goals: ClassVar[Mapping[str, int]] = {"fd": -1, "coverage": 1}
     pictured = "samples"
 
     def __init__(self, config: SamplingConfig, training: Sequence[Case], validation: Sequence[Case]) -> None:
@@ -109,26 +112,22 @@ class SamplingLesson:
         if self.held_out is None or len(self.held_out.data) < 2:
             return {}
         if not bool(fakes.isfinite().all()):
-            return dict.fromkeys(("kid", "coverage", "kid_of_training_images", "coverage_of_training_images"))
+            return dict.fromkeys((*SCORES, *(f"{name}_of_training_images" for name in SCORES)))
         reduction, real, floor = self._reference
-        made = reduction(RandomConv()(fakes))
-        shares = neighbourhoods(real, made, min(NEIGHBOURS, len(real) - 1))
-        distance = kid(real, made, resamples=1).value
-        return {"kid": distance, "coverage": shares.coverage, **floor}
+        return {**_distances(real, reduction(RandomConv()(fakes))), **floor}
 
     @cached_property
     def _reference(self) -> tuple[Reduction, Array, Scores]:
         """How features are brought into scale, those of the held-out images, and what training images score.
 
-        Coverage grows with the number of images, so no more of them are taken than samples are made.
+        Scores hang on the number of images, so no more of them are taken than samples are made.
         """
         learnt, unseen = (RandomConv()(views.all.x) for views in (self.patches, cast(Views, self.held_out)))
-        reduction = Reduction.fit(learnt, min(COMPONENTS, len(learnt) - 1))
+        least = min(len(learnt), len(unseen), self.config.samples)
+        reduction = Reduction.fit(learnt, min(COMPONENTS, least - 1))
         real, own = reduction(unseen), reduction(learnt)
         some = own[np.random.default_rng(self.config.train.seed).permutation(len(own))[: self.config.samples]]
-        coverage = neighbourhoods(real, some, min(NEIGHBOURS, len(real) - 1, len(some) - 1)).coverage
-        floor = kid(real, own, resamples=1).value
-        return reduction, real, {"kid_of_training_images": floor, "coverage_of_training_images": coverage}
+        return reduction, real, {f"{name}_of_training_images": x for name, x in _distances(real, some).items()}
 
     def look(self, game: Game, device: torch.device) -> dict[str, float]:
         """How the players do on training and held-out images."""
@@ -144,11 +143,10 @@ class SamplingLesson:
         """The scores in words."""
         if not scores:
             return "no validation case to compare samples with; these weights are kept"
-        far, covered, floor = (scores[name] for name in ("kid", "coverage", "kid_of_training_images"))
-        return (
-            f"KID-random-conv {far or float('nan'):.3g} (training images: {floor:.3g}), "
-            f"coverage {covered or 0:.1%} of held-out images"
-        )
+        far, covered, floor = (scores[name] for name in ("fd", "coverage", "fd_of_training_images"))
+        if far is None or covered is None:
+            return "the samples are no numbers"
+        return f"FD-random-conv {far:.3g} (training images: {floor:.3g}), coverage {covered:.1%} of held-out images"
 
     def facts(self) -> Mapping[str, Any]:
         """How many images and patients there are, in all and of each class, and where the numbers lie; never who."""
@@ -170,6 +168,14 @@ class SamplingLesson:
             "images_by_class": {one: values.count(one) for one in condition.classes},
             "patients_by_class": {one: len(patients[one]) for one in condition.classes},
         }
+
+
+def _distances(real: Array, fake: Array) -> dict[str, float]:
+    """Of images from held-out ones, by features of both."""
+    shares = neighbourhoods(real, fake, min(NEIGHBOURS, len(real) - 1, len(fake) - 1))
+    return dict(
+        zip(SCORES, (frechet_distance(real, fake), kid(real, fake, resamples=1).value, shares.coverage), strict=True)
+    )
 
 
 def _refuse_few(config: SamplingConfig, views: Views) -> None:

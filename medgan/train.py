@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,7 @@ class Lesson(Protocol):
 
     patches: Any  # a MONAI data set
     criterion: str
+    goals: ClassVar[Mapping[str, int]]
     pictured: str
 
     def exam(self, shadow: Game, device: torch.device) -> tuple[Scores, npt.NDArray[np.uint8] | None]:
@@ -90,7 +91,7 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
     game = new_game(config)
     run: AnyRun = plan_run(Path(out), config)
     learner = new_learner(game, run, fabric)
-    if over := _over(learner, config.train):
+    if over := _over(learner, config):
         say(f"{run.path}: {over}")
         _tell_end(run, learner, over)
         return run
@@ -101,7 +102,7 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
         start_run(run.path, config).write_card(_card(learner, lesson, training, validation))
     with operations_named(), _divergence_told(run, learner):
         _loop(run, learner, fabric, lesson)
-    _tell_end(run, learner, _over(learner, config.train))
+    _tell_end(run, learner, _over(learner, config))
     return run
 
 
@@ -142,7 +143,7 @@ def _loop(run: AnyRun, learner: Learner, fabric: Fabric, lesson: Lesson) -> None
                 _validate(run, learner, lesson, journal)
                 if is_first():
                     _check_up(learner, lesson, journal)
-            over = _over(learner, settings)
+            over = _over(learner, run.config)
             if last or over or learner.step % settings.checkpoint_every == 0:
                 window.means(learner.step)
                 save_learner(run, learner, fabric)
@@ -162,14 +163,28 @@ def _log(journal: Journal, learner: Learner, window: _Window, elapsed_s: float) 
     journal.write(learner.step, loss=losses, grad=grad, lr=rates, **pace)
 
 
-def _over(learner: Learner, settings: TrainSettings) -> str:
+def _over(learner: Learner, config: AnyConfig) -> str:
     """Why there is nothing left to do, or ""."""
+    settings, goals = config.train, (TranslationLesson if isinstance(config, Config) else SamplingLesson).goals
     if learner.step >= settings.steps:
         return f"its {settings.steps} steps are done"
-    since = learner.step - int(learner.best.get("step") or learner.step)
+    since = learner.step - _last_gain(learner.exams, goals) if learner.exams else 0
     if settings.patience and since >= settings.patience * settings.validate_every:
-        return f"ended at step {learner.step}: {settings.patience} validations have not been better"
+        names = " and ".join(goals)
+        return f"ended at step {learner.step}: {names} of {settings.patience} validations have not been better"
     return ""
+
+
+def _last_gain(exams: Mapping[int, Scores], goals: Mapping[str, int]) -> int:
+    """The last step at which one of the scores was better than ever before; 0 if there was none."""
+    gains = [0]
+    for name, sign in goals.items():
+        best = -math.inf
+        for step, scores in exams.items():
+            if (value := scores.get(name)) is not None and sign * value > best:
+                best = sign * value
+                gains.append(step)
+    return max(gains)
 
 
 def _tell_end(run: AnyRun, learner: Learner, reason: str) -> None:
@@ -196,7 +211,7 @@ def _step(learner: Learner, turns: Sequence[Batch], fabric: Fabric, settings: Tr
     """All but the last of the turns are the discriminator's alone."""
     _draw_anew(settings.seed, learner.step)
     for optimizer in learner.optimizers.values():
-        optimizer.param_groups[0]["lr"] = settings.lr * _pace(learner.step, settings, learner.errors)
+        optimizer.param_groups[0]["lr"] = settings.lr * _pace(learner.step, settings, learner.exams)
     losses: dict[str, Tensor] = {}
     for number, batch in enumerate(turns, start=1):
         order = learner.game.order if number == len(turns) else ("discriminator",)
@@ -217,11 +232,11 @@ def _draw_anew(seed: int, step: int) -> None:
         torch.manual_seed(int(torch.randint(2**62, (rank,))[-1]))
 
 
-def _pace(step: int, settings: TrainSettings, errors: Mapping[int, float | None]) -> float:
-    """The learning rate of a step as a share of `lr`; `errors` of the validations so far, by their step."""
+def _pace(step: int, settings: TrainSettings, exams: Mapping[int, Scores]) -> float:
+    """The learning rate of a step as a share of `lr`; `exams` are the validations so far, by their step."""
     warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
     if settings.decay == "plateau":
-        return warm / 5.0 ** _plateaus(error for at, error in errors.items() if at >= settings.warmup)
+        return warm / 5.0 ** _plateaus(scores.get("mae") for at, scores in exams.items() if at >= settings.warmup)
     start = settings.decay_from * settings.steps
     if settings.decay == "step":
         return float(warm * 0.1 ** (step // start))
@@ -261,7 +276,7 @@ def _validate(run: AnyRun, learner: Learner, lesson: Lesson, journal: Journal) -
     restate(learner.shadow, moved, config.train.precision)
     scores, picture = lesson.exam(learner.shadow, device)
     journal.write(learner.step, val=scores)
-    learner.errors[learner.step] = scores.get(lesson.criterion)
+    learner.exams[learner.step] = dict(scores)
     if picture is not None:
         _show(run, learner.step, lesson, picture, journal)
     _keep_best(run, learner, lesson, scores)

@@ -178,9 +178,9 @@ def test_patience_ends_a_training_that_gets_no_better(
     overrides += ["model.generator.norm=instance", "train.checkpoint_every=50"]
     run = train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
     said = capsys.readouterr().err
-    assert "2 validations have not been better" in said
+    assert "mae of 2 validations have not been better" in said
     done = [line["step"] for line in run.metrics() if "val" in line]
     assert done[-1] == run.best["step"] + 2  # type: ignore[operator]
     again = train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
     assert [line["step"] for line in again.metrics() if "val" in line] == done
-    assert "2 validations have not been better" in capsys.readouterr().err
+    assert "mae of 2 validations have not been better" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_a_run_tells_what_it_learnt_from_and_of_whom_nothing(home: Path) -> None
     said = (home / "run" / "card.json").read_text() + (home / "run" / "metrics.jsonl").read_text()
     assert not [case.name for case in cases if case.name in said]
     lines = run.metrics()
-    scores = {"kid", "coverage"}
+    scores = {"fd", "kid", "coverage"}
     assert scores | {f"{name}_of_training_images" for name in scores} == lines[-3]["val"].keys()
     assert "right_held_out_b" in lines[-2]["vitals"]
 

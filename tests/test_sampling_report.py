@@ -45,7 +45,8 @@ from medgan.report.charts import STRIP_WIDTH, Reach, draw_reaches
 from medgan.report.sampling import MOST_SHEETS, WIDEST_PX, sampling_course
 from medgan.report.utility import utility_report
 from medgan.run import SamplingRun, open_sampling_run
-from medgan.train import train
+from medgan.sampling import SamplingLesson
+from medgan.train import _last_gain, train
 
 Lines = list[dict[str, Any]]
 VITALS = {
@@ -60,21 +61,21 @@ VITALS = {
     "spread": 1.0,
     "changed": 0.1,
 }
-FLOOR = {"kid_of_training_images": 0.5, "coverage_of_training_images": 0.9}
+FLOOR = {"fd_of_training_images": 0.5, "coverage_of_training_images": 0.9}
 WON = {"right_real": 1.0, "right_fake": 0.99}
 LOST = {"right_real": 0.5, "right_fake": 0.5}
 BY_HEART = {"right_real": 0.9, "right_fake": 0.8, "logit_real": 2.0, "logit_held_out": 0.1}
 CONFUSED = {"right_real": 0.6, "right_held_out": 0.4, "logit_real": 0.1, "logit_fake": 0.0, "logit_held_out": -0.1}
 
 
-def history(*seen: dict[str, float], covered: tuple[float, ...] | None = None, kid: tuple[float, ...] = ()) -> Lines:
+def history(*seen: dict[str, float], covered: tuple[float, ...] | None = None, fd: tuple[float, ...] = ()) -> Lines:
     """Ten logged steps, a validation and a check-up, as often as there are vitals; coverage of 0.6 unless told."""
     lines: Lines = []
     for number, one in enumerate(seen):
         logged = {"loss": {"G_GAN": 0.7, "D_real": 0.6}, "grad": {"generator": 1.0, "discriminator": 2.0}}
         lines += [{"step": step} | logged for step in range(10 * number + 1, 10 * number + 11)]
         step = 10 * number + 10
-        score = {"kid": kid[number] if kid else 5.0, "coverage": covered[number] if covered else 0.6}
+        score = {"fd": fd[number] if fd else 5.0, "coverage": covered[number] if covered else 0.6}
         lines.append({"step": step, "val": score | FLOOR})
         lines.append({"step": step, "vitals": {f"{name}_b": x for name, x in (VITALS | one).items()}})
         lines[-1]["vitals"]["changed"] = lines[-1]["vitals"].pop("changed_b")
@@ -106,10 +107,10 @@ def names(lines: Lines) -> list[str]:
         (history({"spread": 0.3}, {"spread": 0.4}), "the contrast of the samples is off"),
         (history({"spread": 3.0}, {"spread": 0.4}), "the contrast of the samples is off"),
         (history({}, {}, {}, covered=(0.08, 0.0, 0.08)), "few kinds of images are made"),
-        (history(*[{}] * 5, covered=(0.3, 0.8, 0.39, 0.3, 0.2), kid=(9, 5, 6, 7, 8)), "the samples get worse"),
+        (history(*[{}] * 5, covered=(0.3, 0.8, 0.39, 0.3, 0.2), fd=(9, 5, 6, 7, 8)), "the samples get worse"),
         (with_grad(history({}, {}), 0.009), "the generator's gradient vanishes"),
         ([*history({}), {"step": 11, "grad": {"generator": math.nan}}], "numbers are missing"),
-        ([*history({}), {"step": 11, "val": {"kid": None, "coverage": None}}], "numbers are missing"),
+        ([*history({}), {"step": 11, "val": {"fd": None, "coverage": None}}], "numbers are missing"),
     ],
 )
 def test_each_illness_of_a_sampler_has_an_alarm_of_its_own(lines: Lines, expected: str) -> None:
@@ -140,8 +141,8 @@ def test_each_illness_of_a_sampler_has_an_alarm_of_its_own(lines: Lines, expecte
         history({"changed": 0.79}),
         history({}, {}, {}, covered=(0.0, 0.0, 0.01)),  # the beginning of a training
         history({}, {}, {}, covered=(0.0, 0.0, 0.3)),
-        history(*[{}] * 5, covered=(0.3, 0.8, 0.39, 0.3, 0.2), kid=(9, 5, 6, 7, 5)),  # by one score alone
-        history(*[{}] * 5, covered=(0.3, 0.8, 0.39, 0.3, 0.45), kid=(9, 5, 6, 7, 8)),
+        history(*[{}] * 5, covered=(0.3, 0.8, 0.39, 0.3, 0.2), fd=(9, 5, 6, 7, 5)),  # by one score alone
+        history(*[{}] * 5, covered=(0.3, 0.8, 0.39, 0.3, 0.45), fd=(9, 5, 6, 7, 8)),
         with_grad(history({}, {}), 0.02),
         [*history({}), {"step": 11, "val": {}}],  # no held-out images
     ],
@@ -285,13 +286,25 @@ def test_patience_is_a_reason_and_a_kill_before_it_was_told_loses_nothing(home: 
     still = ["train.lr=1e-12", "train.ema=0", "train.patience=2", "train.steps=50", "train.checkpoint_every=50"]
     run = train(home / "c.yaml", still, out=tmp_path / "run", device="cpu")
     (told,) = stops(run)
-    assert re.fullmatch(r"ended at step \d+: 2 validations have not been better", told)
+    assert re.fullmatch(r"ended at step \d+: fd and coverage of 2 validations have not been better", told)
     assert run.card["stopped"] == told
     lines = run.metrics()
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
     (run.path / "card.json").write_text(json.dumps({k: v for k, v in run.card.items() if k != "stopped"}))
     again = train(home / "c.yaml", still, out=run.path, device="cpu")
     assert (again.metrics(), again.card["stopped"]) == (lines, told)
+
+
+def test_patience_waits_while_one_of_the_scores_gets_better() -> None:
+    """The weights of the lowest distance are kept all the same."""
+    goals = SamplingLesson.goals
+    far, covered = (9.0, 5.0, 6.0, 7.0, 8.0, None), (0.1, 0.2, 0.2, 0.4, 0.3, None)
+    exams: dict[int, dict[str, float | None]] = {
+        10 * step: {"fd": x, "coverage": y} for step, (x, y) in enumerate(zip(far, covered, strict=True), start=1)
+    }
+    seen = [_last_gain(dict(list(exams.items())[:count]), goals) for count in range(len(exams) + 1)]
+    assert seen == [0, 10, 20, 20, 40, 40, 40]
+    assert _last_gain(exams, {"fd": -1}) == 20
 
 
 def test_divergence_is_a_reason_and_forgotten_by_a_training_that_goes_on(
@@ -357,10 +370,12 @@ def test_the_page_of_a_sampler_is_complete(training_page: str, run: SamplingRun)
     for told in (
         *("Training of cgan, MR images", "Step 8 of 8. Why the training ended: its 8 steps are done."),
         *("Synthetic, not for diagnostic use", "Length of the gradients", "Losses of the generator"),
-        *("KID-random-conv to held-out images", "Discriminator: images judged rightly"),
+        *("FD-random-conv to held-out images", "Discriminator: images judged rightly"),
+        f"{last['fd']:.3g}",
         f"{last['kid']:.3g}".replace("-", "−"),
         f"{100 * last['coverage']:.1f} %",
-        f"{run.best['kid']:.3g}",
+        f"{run.best['fd']:.3g}",
+        f"{last['fd_of_training_images']:.3g}",
         f"{last['kid_of_training_images']:.3g}".replace("-", "−"),
         f"sha256:{run.weights_sha256}",
         *(alarm.alarm.reason for alarm in spells(run.metrics(), samples=True)),

@@ -270,7 +270,7 @@ def test_the_journal_tells_the_learning_rate(straight: Run) -> None:
 def pace_after(maes: list[float | None], *, every: int = 10, **settings: object) -> float:
     """The share of the learning rate in the step after so many validations."""
     told = TrainSettings.parse({"decay": "plateau", "steps": 10_000, "validate_every": every, **settings})
-    return float(module._pace(every * len(maes), told, {every * (n + 1): mae for n, mae in enumerate(maes)}))
+    return float(module._pace(every * len(maes), told, {every * (n + 1): {"mae": mae} for n, mae in enumerate(maes)}))
 
 
 @pytest.mark.parametrize(("slope", "least", "most"), [(0, 4, 10), (0.003, 1, 9), (0.01, 0, 5), (0.05, 0, 0)])
@@ -368,4 +368,4 @@ def test_a_plateau_is_remembered_by_a_run_that_goes_on(
     for run in runs:
         rates = [line["lr"]["generator"] for line in run.metrics() if "lr" in line]
         assert rates == pytest.approx([0.001] * 14 + [0.0002] * 3)
-        assert state(run.path)["errors"] == dict.fromkeys([*range(2, 17, 2), 17], 50.0)
+        assert state(run.path)["exams"] == {key: {"mae": 50.0} for key in [*range(2, 17, 2), 17]}

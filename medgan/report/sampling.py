@@ -46,6 +46,7 @@ class ScoreLine:
     """The scores of one set of images, in words."""
 
     name: str
+    fd: str
     kid: str
     coverage: str
 
@@ -109,11 +110,11 @@ def _end(lines: Lines, steps: int) -> str:
 
 def _scores(run: SamplingRun, lines: Lines) -> list[ScoreLine]:
     """Of the kept weights, at the end, and of training images; nothing where there were no held-out images."""
-    scored = [line for line in lines if isinstance(line.get("val"), Mapping) and "kid" in line["val"]]
+    scored = [line for line in lines if isinstance(line.get("val"), Mapping) and "fd" in line["val"]]
     if not scored:
         return []
     kept, last = run.best if run.weights_path.is_file() else {}, scored[-1]
-    training = {name: last["val"].get(f"{name}_of_training_images") for name in ("kid", "coverage")}
+    training = {name: last["val"].get(f"{name}_of_training_images") for name in ("fd", "kid", "coverage")}
     found = [_score_line(f"Samples of the weights that are kept, step {kept['step']:.0f}", kept)] if kept else []
     return [
         *found,
@@ -123,12 +124,9 @@ def _scores(run: SamplingRun, lines: Lines) -> list[ScoreLine]:
 
 
 def _score_line(name: str, values: Mapping[str, float | None]) -> ScoreLine:
-    kid, coverage = values.get("kid"), values.get("coverage")
-    return ScoreLine(
-        name,
-        "–" if kid is None else f"{kid:.3g}".replace("-", "−"),
-        "–" if coverage is None else f"{100 * coverage:.1f} %",
-    )
+    fd, kid = ("–" if (far := values.get(one)) is None else f"{far:.3g}".replace("-", "−") for one in ("fd", "kid"))
+    coverage = values.get("coverage")
+    return ScoreLine(name, fd, kid, "–" if coverage is None else f"{100 * coverage:.1f} %")
 
 
 # --- charts -----------------------------------------------------------------------------------------------------------
@@ -148,10 +146,8 @@ def sampling_course(lines: Lines) -> Course:
 
 def _families(lines: Lines) -> Iterable[Family]:
     scores, losses, vitals = (series(lines, kind) for kind in ("val", "loss", "vitals"))
-    names = {"kid": "samples", "kid_of_training_images": "training images"}
-    far = picked(scores, names)
-    note = "0 or less is left out" if any(value <= 0 for points in far.values() for _, value in points) else ""
-    yield Family("KID-random-conv to held-out images", far, logarithmic=True, note=note)
+    names = {"fd": "samples", "fd_of_training_images": "training images"}
+    yield Family("FD-random-conv to held-out images", picked(scores, names), logarithmic=True)
     names = {"coverage": "samples", "coverage_of_training_images": "training images"}
     covered = picked(scores, names, times=100)
     yield Family("Held-out images with a sample nearby (coverage)", covered, "%", PERCENT)
