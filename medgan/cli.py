@@ -70,15 +70,23 @@ def convert(
 @app.command()
 def index(
     folder: Path,
-    a: Annotated[str, typer.Option(help="Source images: a path below each patient's folder, or with {patient}.")],
-    b: Annotated[str, typer.Option(help="Target images, likewise.")],
+    a: Annotated[
+        str | None, typer.Option(help="Source images: a path below each patient's folder, or with {patient}.")
+    ] = None,
+    b: Annotated[str | None, typer.Option(help="Target images, likewise.")] = None,
     contrast: Contrasts = None,
-    mask: Annotated[str | None, typer.Option(help="Masks of where errors count, likewise.")] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(help="For a sampler, instead of a and b: as t1=t1.nii.gz; repeatable.")
+    ] = None,
+    mask: Annotated[str | None, typer.Option(help="Masks of where errors count, or made along; likewise.")] = None,
     out: Annotated[Path, typer.Option(help="The table.")] = Path("cases.csv"),
     fractions: Annotated[Shares, typer.Option(help="Shares of patients in train, val, test.")] = (0.7, 0.15, 0.15),
     split: Annotated[str | None, typer.Option(help="Put all cases into this one: train, val or test.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     patients: Annotated[Path | None, typer.Option(help="CSV case,patient: which cases are one person.")] = None,
+    conditions: Annotated[
+        Path | None, typer.Option(help="CSV with case or patient and what is known: class, age …; for a sampler.")
+    ] = None,
     unpaired: Annotated[bool, typer.Option("--unpaired", help="Cases may have only a or only b.")] = False,
 ) -> None:
     """Make the table of cases, split by patient; leaks and mismatched grids are refused."""
@@ -88,6 +96,7 @@ def index(
 
     sharing: dict[str, Any] = {"fractions": fractions, "seed": seed, "patients": patients, "split": split}
     images: dict[str, Any] = {"a": a, "b": b, "contrasts": by_role(contrast or ()), "mask": mask}
+    images |= {"images": by_role(image or (), example="t1=t1.nii.gz"), "conditions": conditions}
     cases = run(folder, **images, out=out, unpaired=unpaired, **sharing)
     typer.echo(f"{out}: {split_line(cases)}")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -31,14 +31,16 @@ _TOLERANCE_MM = 1e-2
 def index(
     folder: Path,
     *,
-    a: str,
-    b: str,
+    a: str | None = None,
+    b: str | None = None,
     contrasts: Mapping[str, str] | None = None,
+    images: Mapping[str, str] | None = None,
     mask: str | None = None,
     out: Path,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     patients: Mapping[str, str] | Path | None = None,
+    conditions: Path | None = None,
     split: str | None = None,
     unpaired: bool = False,
 ) -> list[Case]:
@@ -51,16 +53,20 @@ def index(
 
     Args:
         folder: with the scans.
-        a: pattern of the images to translate from.
+        a: pattern of the images to translate from; with b, or neither of them.
         b: pattern of the images to translate to.
         contrasts: patterns of further sources, by the name of their column in the table, such as `t2`. A case may lack
             some of them; only a model trained with `prep.contrast_dropout` can use it.
+        images: instead of a and b the patterns of the images that a sampler learns, by the name of their column. A case
+            has all of them.
         mask: pattern of the masks, if there are any.
         out: the CSV file to write.
         fractions: shares of the patients in train, val and test.
         seed: of the split.
         patients: which cases are of one person, where the folders do not tell: case name to patient name, or a CSV
             file with the columns case and patient. Cases not named here are of the patient that their path says.
+        conditions: what is known of the images, for samplers: a CSV file with the column case or patient and others,
+            such as class or age, which become columns `condition:…` of the table.
         split: put all cases into this one, instead of sharing them out.
         unpaired: accept cases that have only a or only b, and a and b of one case on different grids. The split then
             shares out those with a alone, with b alone and with both one by one, so that each has some of all.
@@ -80,8 +86,9 @@ def index(
         raise InputError(f"contrasts: {', '.join(contrasts)} serve models that learn from pairs; leave out one of both")
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; give the one that the patterns are relative to")
-    cases = _renamed(_found(folder, _patterns(a, b, contrasts or {}, mask), unpaired=unpaired), patients)
-    cases = _split(cases, fractions, seed, split)
+    patterns = _patterns(_roles(a, b, images, translators=bool(contrasts) or unpaired), contrasts or {}, mask)
+    cases = _renamed(_found(folder, patterns, contrasts or {}, unpaired=unpaired), patients)
+    cases = _split(_labelled(cases, conditions), fractions, seed, split)
     headers = _each(cases, read_header, "reading headers")
     _refuse_grids(cases, headers, unpaired=unpaired)
     _refuse_identities(cases, headers, patients)
@@ -93,13 +100,24 @@ def index(
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 
-def _patterns(a: str, b: str, contrasts: Mapping[str, str], mask: str | None) -> dict[str, str]:
-    if taken := [role for role in contrasts if role in FIXED_COLUMNS]:
-        raise CasesError(f"contrasts: {', '.join(taken)} are columns already; name the contrast otherwise")
-    patterns = {"a": a, "b": b, **contrasts} | ({"mask": mask} if mask else {})
+def _roles(a: str | None, b: str | None, images: Mapping[str, str] | None, *, translators: bool) -> Mapping[str, str]:
+    if images and a is None and b is None and not translators:
+        return images
+    if images or a is None or b is None:
+        raise InputError(
+            "name either both a and b, the images of a translator, or those of a sampler alone: --image t1=t1.nii.gz"
+        )
+    return {"a": a, "b": b}
+
+
+def _patterns(roles: Mapping[str, str], contrasts: Mapping[str, str], mask: str | None) -> dict[str, str]:
+    named = [*contrasts, *(role for role in roles if roles.keys() != {"a", "b"})]
+    if taken := [role for role in named if role in FIXED_COLUMNS]:
+        raise CasesError(f"images: {', '.join(taken)} are columns already; name the column otherwise")
+    patterns = {**roles, **contrasts} | ({"mask": mask} if mask else {})
     patterns = {role: _with_fields(role, pattern.strip("/")) for role, pattern in patterns.items()}
     fields = {role: {field for field in _FIELDS if f"{{{field}}}" in pattern} for role, pattern in patterns.items()}
-    if any(fields[role] != fields["a"] for role in fields):
+    if len({frozenset(own) for own in fields.values()}) > 1:
         raise CasesError(f"the patterns hold different fields: {_shown(patterns)}; use the same fields in each")
     return patterns
 
@@ -114,7 +132,7 @@ def _with_fields(role: str, pattern: str) -> str:
     return pattern if "{" in pattern else f"{{patient}}/{pattern}"
 
 
-def _found(folder: Path, patterns: Mapping[str, str], *, unpaired: bool) -> list[Case]:
+def _found(folder: Path, patterns: Mapping[str, str], optional: Container[str], *, unpaired: bool) -> list[Case]:
     """The cases with all their images, of which contrasts may be missing; without pairs also those with only a or b."""
     of_role = {role: _matches(folder, role, pattern) for role, pattern in patterns.items()}
     keys = sorted({key for images in of_role.values() for key in images})
@@ -124,20 +142,25 @@ def _found(folder: Path, patterns: Mapping[str, str], *, unpaired: bool) -> list
     if unpaired:
         keys = [key for key in keys if key in of_role["a"] or key in of_role["b"]]
     else:
-        _refuse_incomplete(folder, keys, of_role, patterns)
+        _refuse_incomplete(folder, keys, of_role, patterns, optional)
     return [_case(key, {role: of_role[role][key] for role in of_role if key in of_role[role]}) for key in keys]
 
 
 def _refuse_incomplete(
-    folder: Path, keys: list[Key], of_role: Mapping[str, Mapping[Key, Path]], patterns: Mapping[str, str]
+    folder: Path,
+    keys: list[Key],
+    of_role: Mapping[str, Mapping[Key, Path]],
+    patterns: Mapping[str, str],
+    optional: Container[str],
 ) -> None:
     """Contrasts may be missing, which is only told; nothing else may."""
     lacking = [(key, role) for key in keys for role in of_role if key not in of_role[role]]
     told = listed(f"{_name(key)} has no {role}" for key, role in lacking)
-    if any(role in FIXED_COLUMNS for _, role in lacking):
+    if any(role not in optional for _, role in lacking):
+        without = ", or index without pairs (--unpaired)" if "a" in patterns else ""
         raise CasesError(
-            f"{folder}: incomplete cases: {told}; move them out of the folder, correct the patterns "
-            f"({_shown(patterns)}), or index without pairs (--unpaired)"
+            f"{folder}: incomplete cases: {told}; move them out of the folder, or correct the patterns "
+            f"({_shown(patterns)}){without}"
         )
     if lacking:
         say(f"Contrasts are missing, without which only prep.contrast_dropout can do: {told}")
@@ -221,6 +244,33 @@ def _persons(patients: Mapping[str, str] | Path | None) -> Mapping[str, str]:
     return {row["case"]: row["patient"] for row in rows}
 
 
+def _labelled(cases: list[Case], conditions: Path | None) -> list[Case]:
+    """The cases with what a table says of them, or of their patients."""
+    if conditions is None:
+        return cases
+    key, known = _known(conditions)
+    of_case = {case.name: case.name if key == "case" else case.patient for case in cases}
+    if missing := sorted(set(of_case.values()) - known.keys()):
+        raise CasesError(f"{conditions}: has no line for the {key} {listed(missing)}; add it, or move the images away")
+    return [replace(case, conditions=known[of_case[case.name]]) for case in cases]
+
+
+def _known(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
+    """Whether the lines of a table are of cases or of patients, and what they say by the name of each."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream, skipinitialspace=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CasesError(f"{path}: cannot be read as a table of conditions ({error})") from None
+    keys = [key for key in ("case", "patient") if rows and key in rows[0]]
+    if not keys or len(rows[0]) < 2 or any(not value or not name for row in rows for name, value in row.items()):
+        raise CasesError(f"{path}: is a CSV file with the column case or patient and others, such as class, none empty")
+    key = keys[0]
+    if twice := sorted(name for name, count in Counter(row[key] for row in rows).items() if count > 1):
+        raise CasesError(f"{path}: names the {key} {listed(twice)} twice; give each one line")
+    return key, {row[key]: {name: row[name] for name in row if name not in ("case", "patient")} for row in rows}
+
+
 def _split(cases: list[Case], fractions: Sequence[float], seed: int, split: str | None) -> list[Case]:
     if split is not None and split not in SPLITS:
         raise CasesError(f"unknown split {split!r} (accepted: {', '.join(SPLITS)})")
@@ -259,17 +309,17 @@ def _each(cases: list[Case], look: Callable[[Path], T], label: str) -> dict[str,
 
 
 def _refuse_grids(cases: list[Case], headers: Mapping[str, Mapping[str, Header]], *, unpaired: bool) -> None:
-    """All images of a case lie on the grid of a, the mask of a case without it on that of b; unpaired b may not."""
+    """All images of a case lie on the grid of the first, which is a where there is one; unpaired b may not."""
     wrong = [
         f"{case.name}: {difference}"
         for case in cases
         for role in sorted(case.images.keys() - ({"b"} if unpaired else set()))
-        if (difference := _difference(headers[case.name], "a" if "a" in case.images else "b", role))
+        if (difference := _difference(headers[case.name], next(iter(case.images)), role))
     ]
     if wrong:
         raise GeometryError(
-            f"{len(wrong)} images lie on another grid than a of their case: {listed(wrong)}; "
-            "register them to a and resample them onto its grid first"
+            f"{len(wrong)} images lie on another grid than the first of their case: {listed(wrong)}; "
+            "register them to it and resample them onto its grid first"
         )
 
 

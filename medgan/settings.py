@@ -65,7 +65,9 @@ def _line(item: ErrorDetails, root: type[BaseModel], where: str) -> str:
         case "union_tag_invalid":
             return f"{path}.name: {item['ctx']['tag']!r} is none of {item['ctx']['expected_tags']}"
     where_to = f"{path}: " if path else ""
-    return f"{where_to}{item['msg'].removeprefix('Value error, ')} (seen: {_SEEN.repr(item['input'])})"
+    # What is wrong with several keys together tells which; to show them all would bury it.
+    seen = "" if item["type"] == "value_error" and not keys else f" (seen: {_SEEN.repr(item['input'])})"
+    return f"{where_to}{item['msg'].removeprefix('Value error, ')}{seen}"
 
 
 def _follow(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[type[BaseModel]]]:

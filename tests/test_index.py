@@ -50,6 +50,70 @@ def five(tmp_path: Path) -> Path:
     return study(tmp_path / "study", "p1", "p2", "p3", "p4", "p5")
 
 
+# --- images of samplers -----------------------------------------------------------------------------------------------
+
+
+def sampler_table(folder: Path, **options: Any) -> list[Case]:
+    options = {"images": {"t1": "t1.nii.gz", "flair": "flair.nii.gz"}} | options
+    return index(folder, out=folder / "cases.csv", **options)
+
+
+def test_images_of_a_sampler_have_columns_of_their_own(five: Path) -> None:
+    cases = sampler_table(five, images={"t1": "t1.nii.gz"}, mask="flair.nii.gz")
+    assert read_cases(five / "cases.csv", required=["t1", "mask"]) == cases
+    assert cases[0].images == {"t1": five / "p1/t1.nii.gz", "mask": five / "p1/flair.nii.gz"}
+    assert {case.split for case in cases} == {"train", "val", "test"}
+
+
+def test_all_channels_are_there_and_on_one_grid(five: Path) -> None:
+    scan(five / "p2" / "flair.nii.gz", Grid.regular((6, 5, 5), spacing_mm=(1, 2, 3)))
+    with pytest.raises(GeometryError, match=r"p2: t1 is .*, flair is"):
+        sampler_table(five)
+    (five / "p2" / "flair.nii.gz").unlink()
+    with pytest.raises(CasesError, match="p2 has no flair"):
+        sampler_table(five)
+
+
+@pytest.mark.parametrize("key", ["case", "patient"])
+def test_what_is_known_is_joined_by_case_or_by_patient(five: Path, key: str) -> None:
+    (five / "known.csv").write_text(f"{key},class,age\n" + "".join(f"p{n},sick,{40 + n}\n" for n in range(1, 7)))
+    cases = sampler_table(five, conditions=five / "known.csv")
+    assert cases[1].conditions == {"class": "sick", "age": "42"}
+    assert read_cases(five / "cases.csv", conditions=["class", "age"]) == cases
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("case,class\np1,a\n", "has no line for the case p2; p3"),
+        ("case,class\np1,a\np1,b\n", "names the case p1 twice"),
+        ("case,class\np1,\n", "none empty"),
+        ("case,class\np1\n", "none empty"),
+        ("case,class\np1,a,b\n", "none empty"),
+        ("name,class\np1,a\n", "case or patient"),
+        ("case\np1\n", "case or patient"),
+        ("", "case or patient"),
+    ],
+)
+def test_a_table_of_conditions_that_tells_too_little_is_refused(five: Path, text: str, told: str) -> None:
+    (five / "known.csv").write_text(text)
+    with pytest.raises(CasesError, match=told):
+        sampler_table(five, conditions=five / "known.csv")
+
+
+@pytest.mark.parametrize(
+    "options", [{"a": "t1.nii.gz"}, {"images": None, "a": "t1.nii.gz"}, {"images": None}, {"unpaired": True}]
+)
+def test_it_is_a_translator_or_a_sampler(five: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="name either both a and b"):
+        sampler_table(five, **options)
+
+
+def test_a_column_that_means_something_else_is_refused(five: Path) -> None:
+    with pytest.raises(CasesError, match="patient are columns already"):
+        sampler_table(five, images={"patient": "t1.nii.gz"})
+
+
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 

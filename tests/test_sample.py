@@ -221,7 +221,7 @@ def test_a_damaged_run_is_told(home: Path, tmp_path: Path) -> None:
         (["conditions={}"], ConfigError, "cgan needs one at least"),
         (["model={name: dcgan}"], ConfigError, "dcgan makes images without any"),
         (["conditions={age: {range: [0, 1]}}"], CasesError, "condition:age"),
-        (["augment.gamma=0.2"], ConfigError, "samples would have that contrast"),
+        (["augment.gamma=0.2"], ConfigError, r"samples would have that contrast and noise; set gamma and noise to 0$"),
         (["train.decay=plateau"], ConfigError, "plateau"),
         (["train.precision=fp16"], ConfigError, "range of fp16"),
         (["train.compile=true"], ConfigError, "gradients of gradients"),
