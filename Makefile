@@ -12,6 +12,9 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/medgan demo --out demo
 
+# Two processes share the tests; threads of their own would wait for one another.
+test test-all: export OMP_NUM_THREADS = 1
+
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 

@@ -299,6 +299,25 @@ def utility(
 
 
 @app.command()
+def project(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run of a stylegan2.")],
+    table: Annotated[Path, typer.Argument(metavar="CASES", help="The table of real images.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    split: Annotated[str | None, typer.Option(help="train, val or test; all if none.")] = None,
+    num: Annotated[int, typer.Option("--num", "-n", min=1, help="Of each split at most, spread over it.")] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="Of the search for each image.")] = 300,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Draw real images again by a sampler as well as it can: what it has not learnt, and whom it knows by heart."""
+    from medgan.augment.projections import project as run
+    from medgan.tables import projected_json, projected_lines
+
+    done = run(run_folder, table, out, split=split, num=num, steps=steps, device=device)
+    _print(projected_json(done), projected_lines(done), as_json)
+
+
+@app.command()
 def export(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN")],
     share: Annotated[Path, typer.Option(help="A new folder: what may be given away.")],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medgan.augment.choose import Chosen
     from medgan.augment.gate import Audited
+    from medgan.augment.projections import Projected
     from medgan.augment.sample import Sampled
     from medgan.augment.trial import Tried
     from medgan.cache import Cached
@@ -29,6 +30,8 @@ __all__ = [
     "findings_table",
     "imported_line",
     "metrics_table",
+    "projected_json",
+    "projected_lines",
     "sampled_json",
     "sampled_line",
     "split_line",
@@ -230,3 +233,24 @@ def chosen_lines(done: Chosen) -> str:
         f"coverage of {bias.real} images {bias.before.coverage:.1%} before, {bias.after.coverage:.1%} after, "
         f"{bias.by_chance.coverage:.1%} for as many at random"
     )
+
+
+def projected_json(done: Projected) -> dict[str, Any]:
+    """The error of each image, and what the errors tell, as plain values."""
+    rows = zip(done.names, done.splits, done.errors, strict=True)
+    images = [{"image": name, "split": split, "error": error} for name, split, error in rows]
+    known = None if done.known is None else asdict(done.known)
+    return {"images": images, "means": dict(done.means), "known": known, "picture": str(done.picture)}
+
+
+def projected_lines(done: Projected) -> str:
+    """The mean error by split, and whether it tells who was in the training."""
+    counts = Counter(done.splits)
+    lines = [f"{split}: {mean:.2%} of the range, {counts[split]} images" for split, mean in done.means.items()]
+    if done.known is not None:
+        auc = done.known.auc
+        lines.append(
+            f"training patients told from others by it: AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}); "
+            f"halves of the training patients: {done.known.control:.3f}"
+        )
+    return "\n".join([*lines, f"the worst, which show patients: {done.picture}"])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from medgan.augment.project import project
+from medgan.augment.inversion import find_style
 from medgan.errors import InputError
 from medgan.nets.equalised import (
     GAIN,
@@ -348,7 +348,7 @@ def test_a_style_is_found_again() -> None:
         x = net.synthesis(net.for_all_sizes(hidden), torch.zeros(1, net.num_noise))
         assert x.abs().max() < 1
     before = {name: p.clone() for name, p in net.named_parameters()}
-    start, found = project(net, x, steps=0), project(net, x, steps=200)
+    start, found = find_style(net, x, steps=0), find_style(net, x, steps=200)
     assert found.style.shape == (2, 6)
     assert found.image.shape == x.shape
     assert (found.error < 0.1 * start.error).all()
@@ -360,7 +360,7 @@ def test_a_style_is_found_again() -> None:
 def test_what_was_never_drawn_is_not_found() -> None:
     net = generator((16, 16))
     foreign = torch.where(torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) < 0.5, -1.0, 1.0)
-    assert float(project(net, foreign, steps=100).error) > 0.5
+    assert float(find_style(net, foreign, steps=100).error) > 0.5
 
 
 @pytest.mark.parametrize("axes", [2, 3])

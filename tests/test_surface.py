@@ -19,8 +19,8 @@ from medgan.cli import app
 
 NAMES = [
     "Grid", "MedganError", "Synthesis", "Volume", "__version__",
-    "audit", "cache", "convert", "demo", "evaluate", "export", "import_weights", "index", "inspect", "read", "report",
-    "sample", "select", "train", "translate", "utility", "write",
+    "audit", "cache", "convert", "demo", "evaluate", "export", "import_weights", "index", "inspect", "project", "read",
+    "report", "sample", "select", "train", "translate", "utility", "write",
 ]  # fmt: skip
 COMMANDS = {
     "audit": [
@@ -38,10 +38,11 @@ COMMANDS = {
     "export": ["run_folder", "--share"],
     "import-weights": ["weights", "overrides", "--config", "--back", "--arch", "--out"],
     "index": [
-        "folder", "--a", "--b", "--contrast", "--mask", "--out", "--fractions", "--split", "--seed", "--patients",
-        "--unpaired",
+        "folder", "--a", "--b", "--contrast", "--image", "--mask", "--out", "--fractions", "--split", "--seed",
+        "--patients", "--conditions", "--unpaired",
     ],
     "inspect": ["path", "--identity", "--json"],
+    "project": ["run_folder", "table", "--out", "--split", "--num", "--steps", "--device", "--json"],
     "report": ["run_folder", "--out"],
     "sample": [
         "run_folder", "--out", "--num", "--seed", "--condition", "--balance", "--truncation", "--least-patients",
@@ -58,7 +59,7 @@ COMMANDS = {
     "utility": ["real", "synthetic", "overrides", "--test", "--selection", "--out", "--device", "--json"],
 }  # fmt: skip
 VERBS = sorted(COMMANDS)
-ON_SETS = ("audit", "export", "sample", "select", "utility")
+ON_SETS = ("audit", "export", "project", "sample", "select", "utility")
 
 
 def modules() -> Iterator[str]:

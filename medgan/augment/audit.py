@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from medgan.augment.beside import beside
 from medgan.augment.likeness import FEWEST_IMAGES, FEWEST_PATIENTS, likeness_scores, scores_by_class, smallest_half
 from medgan.augment.reasons import (
     Level,
@@ -45,7 +46,7 @@ from medgan.metrics.memorisation import (
     share_below,
 )
 from medgan.metrics.nearness import Nearness, correlation, in_features, in_pixels
-from medgan.pictures import diverging, grey, montage
+from medgan.pictures import montage
 
 __all__ = ["Audit", "CriticScores", "Pair", "audit", "near_copies", "pairs_picture"]
 
@@ -225,15 +226,7 @@ def pairs_picture(found: Audit, train: ImageSet, synthetic: ImageSet, *, count: 
 
 
 def _row(ours: Tensor, real: Tensor) -> list[Array]:
-    pictures = [_plane(image) for image in (ours, correlation(ours, real)[1])]
-    return [*(grey(picture, (-1, 1)) for picture in pictures), diverging(pictures[0] - pictures[1], 1)]
-
-
-def _plane(image: Tensor) -> Array:
-    """(Y, X) float64 of (C, X, Y[, Z]), anterior up and the patient's right on the left."""
-    first = image[0].double().numpy()
-    flat = first[:, :, first.shape[2] // 2] if first.ndim == 3 else first
-    return np.asarray(flat[::-1, ::-1].T)
+    return beside(ours, correlation(ours, real)[1])
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

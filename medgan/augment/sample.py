@@ -18,6 +18,7 @@ import medgan
 from medgan.atomic import replacing
 from medgan.augment.plan import Plan, Wish, planned
 from medgan.augment.sets import MANIFEST, TABLE, read_manifest
+from medgan.augment.volumes import volume_of
 from medgan.cases import Case, write_cases
 from medgan.data import flat_axis
 from medgan.device import pick_device, settle
@@ -31,13 +32,11 @@ from medgan.processes import gathered, is_first, share
 from medgan.progress import say, track
 from medgan.run import SamplingRun, open_sampling_run
 from medgan.sampling import contact_sheet, latent, make
-from medgan.volume import Grid, Synthesis, Volume
 
 __all__ = ["Sampled", "sample", "sample_again"]
 
 SHEET, IMAGES, SET = "contact_sheet.png", "images", "set.npz"
 ENDINGS = {"nifti": ".nii.gz", "dicom": "", "png": ".png", "npz": ".nii.gz"}
-_SIDES = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 SHOWN = 32
 BLOCK = 16
 
@@ -202,7 +201,7 @@ def _write(job: _Job, number: int, role: str, channel: Tensor, path: Path) -> No
         conditions=job.plan.of(number),
         truncation=job.plan.wish.truncation,
     )
-    volume, image = _volume(job.run, role, channel, mark_as=mark), job.run.config.prep.images.get(role)
+    volume, image = volume_of(job.run, role, channel, mark), job.run.config.prep.images.get(role)
     limits = image.output_range if image else None
     write(volume, path, subject=_nobody(job, number, role), description=f"{role} by {mark.model}", limits=limits)
 
@@ -214,25 +213,6 @@ def _nobody(job: _Job, number: int, role: str) -> Subject | None:
     whole = f"{job.run.weights_sha256} {json.dumps(asdict(job.plan.wish))} {number}"
     subject = Subject.sampled(job.name(number), seed=whole, time=job.made)
     return replace(subject, seed=f"{whole} {role}")
-
-
-def _volume(run: SamplingRun, role: str, channel: Tensor, *, mark_as: Synthesis) -> Volume:
-    """A channel in its unit, on a grid of the run's spacing whose middle is at the origin."""
-    prep, values = run.config.prep, channel.numpy()
-    if role == prep.mask:
-        array, unit, modality = (values > 0).astype(np.uint8), "a.u.", ""
-    else:
-        low, high = prep.images[role].output_range
-        array = ((values.clip(-1, 1) + 1) * np.float32((high - low) / 2) + np.float32(low)).astype(np.float32)
-        unit, modality = prep.images[role].output_unit, prep.images[role].modality
-    return Volume(array.reshape(run.config.patch), _grid(run), unit, modality, mark_as)
-
-
-def _grid(run: SamplingRun) -> Grid:
-    shape, spacing = run.config.patch, run.config.prep.spacing_mm
-    direction = np.array([_SIDES[side] for side in run.config.prep.axes], dtype=np.float64).T
-    middle = direction @ ((np.array(shape) - 1) / 2 * spacing)
-    return Grid.regular(shape, spacing_mm=spacing, origin_mm=[-float(mm) for mm in middle], direction=direction)
 
 
 # --- what is told of it -----------------------------------------------------------------------------------------------

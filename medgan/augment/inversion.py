@@ -11,14 +11,14 @@ from torch import Tensor
 
 from medgan.nets.style import StyleGenerator
 
-__all__ = ["Projection", "project"]
+__all__ = ["Inversion", "find_style"]
 
 LR = 0.1
 WARM_UP, COOL_DOWN = 0.05, 0.25  # shares of the steps
 COARSEST = 8  # voxels along the shortest side at which images are still compared
 
 
-class Projection(NamedTuple):
+class Inversion(NamedTuple):
     """What was found for N images.
 
     Attributes:
@@ -32,7 +32,7 @@ class Projection(NamedTuple):
     error: Tensor
 
 
-def project(generator: StyleGenerator, x: Tensor, *, condition: Tensor | None = None, steps: int = 300) -> Projection:
+def find_style(generator: StyleGenerator, x: Tensor, *, condition: Tensor | None = None, steps: int = 300) -> Inversion:
     """Find the style by which a generator draws an image most like a real one.
 
     From the mean style down the squared difference at full, half and so on size, by Adam. A style says less than an
@@ -65,7 +65,7 @@ def project(generator: StyleGenerator, x: Tensor, *, condition: Tensor | None = 
         adam.step()
     with torch.no_grad():
         image = draw(style).clamp(-1, 1)
-    return Projection(style.detach(), image, (image - x).abs().flatten(1).mean(1))
+    return Inversion(style.detach(), image, (image - x).abs().flatten(1).mean(1))
 
 
 def _unlike(ours: Tensor, theirs: Tensor) -> Tensor:
