@@ -150,9 +150,9 @@ def _fulfil(
     run: SamplingRun, out: Path, plan: Plan, format_: str, device: str, *, made: str | None = None
 ) -> list[Sampled]:
     facts = {"format": format_, "wish": asdict(plan.wish), **_facts(run)}
+    place, game = pick_device(device), run.sampler()
     now = made or datetime.now().isoformat(timespec="seconds")
     made = gathered(_claim(out, facts, now) if is_first() else "")[0]
-    place, game = pick_device(device), run.sampler()
     settle(game, place, run.config.train.precision)
     job = _Job(run, game, place, out, plan, format_, datetime.fromisoformat(made))
     blocks = [range(begin, min(begin + BLOCK, plan.num)) for begin in range(0, plan.num, BLOCK)]
