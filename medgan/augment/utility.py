@@ -196,6 +196,7 @@ def utility(
     refuse_leaks(sets)
     refuse_unfit(sets, plan.task, alone=any(not ARMS[name].in_sweep for name in plan.arms))
     _refuse_beyond(sets, plan)
+    plan.task.build(train.x[:2])  # refused before anything is written
     known = RowFile(Path(rows), _fingerprint(plan, sets)) if rows else None
     done = {row.job: row for row in known.rows} if known else {}
     for job in track([job for job in plan.jobs() if job not in done], "utility"):
