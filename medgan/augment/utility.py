@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import Field, field_validator, model_validator
 
 from medgan.augment.arms import ARMS, Job, num_added, training_set
@@ -196,7 +197,8 @@ def utility(
     refuse_leaks(sets)
     refuse_unfit(sets, plan.task, alone=any(not ARMS[name].in_sweep for name in plan.arms))
     _refuse_beyond(sets, plan)
-    plan.task.build(train.x[:2])  # refused before anything is written
+    with torch.random.fork_rng(devices=[]):
+        plan.task.build(train.x[:2])  # a net that does not fit is refused before anything is written
     known = RowFile(Path(rows), _fingerprint(plan, sets)) if rows else None
     done = {row.job: row for row in known.rows} if known else {}
     for job in track([job for job in plan.jobs() if job not in done], "utility"):
