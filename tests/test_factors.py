@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medgan.augment.masks import mask_is_valid
+from medgan.augment.audit import audit
+from medgan.augment.masks import mask_is_valid, mask_scores
+from medgan.augment.select import Selection, select
 from medgan.errors import InputError
 from medgan.imageset import ImageSet
 from medgan.phantom import draw_factors, factor_distances, factor_images, measure
@@ -151,3 +153,44 @@ def test_a_mask_of_a_whole_image_set_keeps_its_order() -> None:
     spoilt[2, 1] = 1
     kept = ImageSet(spoilt, images.names, images.patients).where(mask_is_valid(spoilt[:, 1:], like=images.x[:, 1:]))
     assert list(kept.names) == [name for number, name in enumerate(images.names) if number != 2]
+
+
+def test_masks_are_scored_beside_real_ones() -> None:
+    """Those of other patients like real ones; empty ones could each be real, and are too many; torn ones could not."""
+    real, fresh = (factor_images(80, size=24, seed=seed, mask="lesion") for seed in (0, 1))
+    good = mask_scores(real, fresh, 0)
+    assert good["valid_masks"].value > 0.9
+    assert good["filled_masks"].value == pytest.approx(good["filled_masks"].floor, abs=0.15)
+    empty, torn = (ImageSet(x, fresh.names, fresh.patients) for x in (fresh.x.clone(), fresh.x.clone()))
+    empty.x[:, 1] = -1
+    torn.x[:, 1, ::2, ::2] = 1
+    assert mask_scores(real, empty, 0)["valid_masks"].value == 1
+    assert mask_scores(real, empty, 0)["filled_masks"].value == 0
+    assert mask_scores(real, torn, 0)["valid_masks"].value == 0
+
+
+@pytest.mark.parametrize(("spoil", "said"), [(-1.0, "filled_masks"), (1.0, "valid_masks")])
+def test_an_audit_looks_at_masks(spoil: float, said: str) -> None:
+    train, held_out, made = (factor_images(60, size=16, seed=seed, mask="lesion") for seed in (0, 1, 2))
+    held_out, made = (
+        ImageSet(one.x, names, names)
+        for one, names in ((held_out, [f"H{n}" for n in range(60)]), (made, [f"S{n}" for n in range(60)]))
+    )
+    found = audit(train, made, held_out, with_masks=True)
+    assert [one.level for one in found.reasons if "_masks" in one.measured] == ["PASS", "PASS"]
+    made.x[:, 1] = spoil
+    found = audit(train, made, held_out, with_masks=True)
+    assert [one.measured.split()[0] for one in found.reasons if "_masks" in one.measured and one.level != "PASS"] == [
+        said
+    ]
+    assert not audit(train, made, held_out).masks
+
+
+def test_images_with_masks_that_could_not_be_real_are_dropped() -> None:
+    train, made = (factor_images(40, size=16, seed=seed, mask="organ") for seed in (0, 1))
+    made.x[3, 1] = 1
+    chosen = select(made, train, Selection(valid_masks=True), with_masks=True)
+    assert "mask" in [reason.rule for reason in chosen.decisions[3].reasons]
+    assert len(chosen.images) > 30
+    with pytest.raises(InputError, match="goes by masks"):
+        select(made, train, Selection(valid_masks=True))

@@ -514,6 +514,7 @@ def an_audit() -> Audit:
             "holdout_patients": 33,
         },
         likeness={"coverage": floored(0.71, 0.93), "FD-random-conv": floored(3.25, 1.5)},
+        masks={},
         classes={"lesion": {"coverage": floored(0.52, 0.9)}, "rare": None},
         memory=(memory,),
         critic=attack,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from medgan.augment.beside import beside
 from medgan.augment.likeness import FEWEST_IMAGES, FEWEST_PATIENTS, likeness_scores, scores_by_class, smallest_half
+from medgan.augment.masks import mask_scores
 from medgan.augment.reasons import (
     Level,
     Memory,
@@ -25,6 +26,7 @@ from medgan.augment.reasons import (
     of_classes,
     of_critic,
     of_likeness,
+    of_masks,
     of_memory,
     of_split,
     worst,
@@ -98,6 +100,7 @@ class Audit:
         counts: images and patients of each set.
         likeness: scores of the set beside those of real images, by name.
         classes: the same within each class; None where there are too few images to say.
+        masks: scores of the masks that were made along, beside those of real masks; none without masks.
         memory: what each space of distances says about memory.
         critic: membership inference by the critic's scores, if they were given.
         split: how training and held-out images differ, if there are any held out.
@@ -111,6 +114,7 @@ class Audit:
     counts: Mapping[str, int]
     likeness: Mapping[str, Floored]
     classes: Mapping[str, Mapping[str, Floored] | None]
+    masks: Mapping[str, Floored]
     memory: tuple[Memory, ...]
     critic: Membership | None
     split: Exchanged | None
@@ -132,6 +136,7 @@ def audit(
     likeness: Features | None = None,
     critic: CriticScores | None = None,
     within: str | None = None,
+    with_masks: bool = False,
     seed: int = 0,
 ) -> Audit:
     """Audit synthetic images against the real ones that their generator was trained on.
@@ -147,6 +152,7 @@ def audit(
             a side (24 in 3-D) if not given.
         critic: scores of the discriminator for training and held-out images.
         within: condition whose values are classes, such as `label`; diversity is then asked for in each of them.
+        with_masks: whether the last channel of all images is a mask.
         seed: of splits, exchanges and resampling; the same seed gives the same audit.
 
     Raises:
@@ -164,12 +170,14 @@ def audit(
     told = None if critic is None or holdout is None else _critic(critic, train, holdout, seed)
     scores = likeness_scores(train, synthetic, features or RandomConv(), seed)
     classes = {} if within is None else scores_by_class(train, synthetic, features or RandomConv(), within, seed)
+    masks = mask_scores(train, synthetic, seed) if with_masks else {}
     reasons = (
         *of_memory(memory, images=len(synthetic), biased=differ(split), fewest_p=_fewest_p(spaces[0])),
         *of_split(split, _shared_images(train, holdout)),
         *of_critic(told),
         *of_likeness(scores),
         *of_classes(classes),
+        *of_masks(masks),
     )
     return Audit(
         verdict=worst(reasons),
@@ -177,6 +185,7 @@ def audit(
         counts=_counts(train, synthetic, holdout),
         likeness=scores,
         classes=classes,
+        masks=masks,
         memory=memory,
         critic=told,
         split=split,

@@ -83,6 +83,7 @@ def choose(
         held_out=read_real(Path(real), contract, splits=("val", "test"), label="Reading held-out images"),
         condition=condition,
         scores=critic_scores(Path(run), folder, made) if run and settings.lowest_scores else None,
+        with_masks=contract.prep.mask is not None,
         probabilities=_probabilities(train, made, condition, seed) if settings.min_confidence else None,
     )
     return _written(found, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medgan.atomic import replacing
 from medgan.augment.audit import Audit, CriticScores, audit, pairs_picture
@@ -84,7 +85,8 @@ def audit_set(
     space = extractor(features)
     # A net of the user's own may tell persons apart better than ours do: near copies are sought by it, too.
     likeness = space if isinstance(space, TorchScript) else None
-    found = audit(train, made, held, features=space, likeness=likeness, critic=critic, within=within, seed=seed)
+    ways: dict[str, Any] = {"within": within, "with_masks": contract.prep.mask is not None, "seed": seed}
+    found = audit(train, made, held, features=space, likeness=likeness, critic=critic, **ways)
     return _written(found, train, made, Path(out or folder), folder if drop_near_copies else None)
 
 

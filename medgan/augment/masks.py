@@ -6,14 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 from torch import Tensor
 
 from medgan.errors import InputError
+from medgan.imageset import ImageSet
+from medgan.metrics.distribution import Floored, against_real
 
-__all__ = ["mask_is_valid"]
+__all__ = ["mask_is_valid", "mask_scores"]
 
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
 DECIDED = 0.5  # a value nearer to 0 than this is neither inside nor outside
 MOST_UNDECIDED = 0.05
 SLACK = 0.1
@@ -51,6 +55,24 @@ def mask_is_valid(masks: Tensor, *, like: Tensor) -> Bools:
     fits = ((ours.volume >= low) & (ours.volume <= high)) | ((ours.volume == 0) & (real.volume == 0).any())
     decided = ours.undecided <= max(MOST_UNDECIDED, real.undecided.max())
     return np.asarray(fits & decided & (ours.parts <= real.parts.max()))
+
+
+def mask_scores(train: ImageSet, synthetic: ImageSet, seed: int) -> dict[str, Floored]:
+    """Of the masks in the last channel: the share that could be real ones, and the share that are not empty.
+
+    Args:
+        train: real images.
+        synthetic: of the same channels and size.
+        seed: of the halves of real patients that are compared.
+    """
+
+    def score(real: Floats, ours: Floats) -> dict[str, float]:
+        valid = mask_is_valid(torch.from_numpy(ours), like=torch.from_numpy(real))
+        filled = (ours > 0).reshape(len(ours), -1).any(axis=1)
+        return {"valid_masks": float(valid.mean()), "filled_masks": float(filled.mean())}
+
+    masks = [images.x[:, -1:].numpy() for images in (train, synthetic)]
+    return against_real(score, masks[0], masks[1], train.patients, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ __all__ = [
     "of_classes",
     "of_critic",
     "of_likeness",
+    "of_masks",
     "of_memory",
     "of_split",
     "worst",
@@ -286,6 +287,16 @@ def of_classes(classes: Mapping[str, Mapping[str, Floored] | None]) -> Iterator[
                 low = _below(scores[score], POOR)
                 good, bad = "the class varies as it does in real images", "the class has collapsed within itself"
                 yield _of_score(f"class {name}: {score}", scores[score], "REVIEW" if low else "PASS", good, bad)
+
+
+def of_masks(scores: Mapping[str, Floored]) -> Iterator[Reason]:
+    """Whether masks that were made along can be trained on; nothing of images without."""
+    for name, good, bad in (
+        ("valid_masks", "masks could be real ones", "many masks are of no size or in too many parts"),
+        ("filled_masks", "masks show something as often as real ones", "most masks are empty"),
+    ):
+        if name in scores:
+            yield _of_score(name, scores[name], "REVIEW" if _below(scores[name], POOR) else "PASS", good, bad)
 
 
 def _below(score: Floored, share: float) -> bool:

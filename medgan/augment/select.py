@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from medgan.augment.limits import Limits
+from medgan.augment.masks import mask_is_valid
 from medgan.augment.variety import Bias, bias_of, classes_of
 from medgan.errors import InputError
 from medgan.imageset import ImageSet
@@ -42,6 +43,7 @@ class Selection(Settings):
             that is usual between a training image and the nearest one of another patient (the median): 0.5 finds
             copies with noise of 5 % of the range. Where training images themselves are all but equal, honest images
             fall under it too.
+        valid_masks: drop images whose mask could not be a real one: of a volume or in more parts than any has.
         per_class: how many images of a class are kept, those that differ the most from one another.
         may_vanish: let a class lose its last image.
     """
@@ -50,6 +52,7 @@ class Selection(Settings):
     min_confidence: float = Field(0.0, ge=0, le=1)
     margin: float | None = Field(None, ge=0)
     nearest: float | None = Field(None, gt=0)
+    valid_masks: bool = False
     per_class: int | None = Field(None, ge=1)
     may_vanish: bool = False
 
@@ -59,7 +62,7 @@ class Reason:
     """Why an image was dropped.
 
     Args:
-        rule: `score`, `confidence`, `limits`, `training image` (too near to one), `repeat` or `crowd`.
+        rule: `score`, `confidence`, `limits`, `mask`, `training image` (too near to one), `repeat` or `crowd`.
         told: with the numbers, for people.
     """
 
@@ -125,12 +128,13 @@ def select(
     scores: Sequence[float] | Array | None = None,
     probabilities: Mapping[str, Sequence[float] | Array] | None = None,
     features: Features | None = None,
+    with_masks: bool = False,
 ) -> Selected:
     """Drop synthetic images by rules, and say of each why.
 
-    Scores, confidence, limits and distance to training images judge each image by itself. Then, of those that are left
-    and are as near to one another as copies, the one of the best score stays, or the first; last, the most different
-    ones of each class are kept (greedy k-centres, from the most central image on).
+    Scores, confidence, limits, masks and distance to training images judge each image by itself. Then, of those that
+    are left and are as near to one another as copies, the one of the best score stays, or the first; last, the most
+    different ones of each class are kept (greedy k-centres, from the most central image on).
 
     Args:
         synthetic: to choose from.
@@ -142,6 +146,7 @@ def select(
         probabilities: for each class, what a classifier gives it, one an image.
         features: what distances and variety are of; if not given, distances are of small pixels, whatever way round
             the images lie, and variety is of random convolutions.
+        with_masks: whether the last channel of all images is a mask.
 
     Raises:
         InputError: if a rule lacks what it goes by, sets do not fit one another, or no image, or none of a class, is
@@ -158,6 +163,8 @@ def select(
     _drop_unsure(reasons, known, labels, settings.min_confidence)
     if settings.margin is not None:
         _drop_outside(reasons, Limits.learnt(train.x, settings.margin), synthetic)
+    if settings.valid_masks:
+        _drop_invalid(reasons, train, synthetic, with_masks=with_masks)
     if settings.nearest is not None or settings.per_class is not None:
         near = _nearness(features, train, synthetic)
         known["distance"] = near.synthetic.min(axis=1)
@@ -254,6 +261,14 @@ def _drop_unsure(reasons: Reasons, known: Mapping[str, Array], labels: Sequence[
 def _drop_outside(reasons: Reasons, limits: Limits, synthetic: ImageSet) -> None:
     for own, broken in zip(reasons, limits.broken(synthetic.x), strict=True):
         own.extend(Reason("limits", told) for told in broken)
+
+
+def _drop_invalid(reasons: Reasons, train: ImageSet, synthetic: ImageSet, *, with_masks: bool) -> None:
+    if not with_masks:
+        raise InputError("valid_masks goes by masks, and the images have none; leave it out")
+    for own, valid in zip(reasons, mask_is_valid(synthetic.x[:, -1:], like=train.x[:, -1:]), strict=True):
+        if not valid:
+            own.append(Reason("mask", "a mask of a volume or in more parts than any of training"))
 
 
 def _nearness(features: Features | None, train: ImageSet, synthetic: ImageSet) -> Nearness:
