@@ -14,6 +14,7 @@ from torch import Tensor
 
 from medgan.conditions import Condition
 from medgan.data import Augment, Weights, flat_axis
+from medgan.device import channels_last
 from medgan.errors import ConfigError, InputError
 from medgan.models import SAMPLERS, Kind, ModelSettings, Sampler, SamplerSettings, Translator, build, build_sampler
 from medgan.prep import Prep, SamplingPrep
@@ -63,9 +64,7 @@ class Training(Settings):
     @property
     def memory_format(self) -> torch.memory_format:
         """How images of the network lie in memory."""
-        if not self.train.channels_last:
-            return torch.contiguous_format
-        return torch.channels_last if self.spatial_dims == 2 else torch.channels_last_3d
+        return channels_last(self.spatial_dims) if self.train.channels_last else torch.contiguous_format
 
     @property
     def spatial_dims(self) -> int:

@@ -10,7 +10,7 @@ from medgan.errors import ConfigError
 from medgan.nets.convs import Conv2d
 from medgan.processes import place
 
-__all__ = ["autocast", "laid_out", "pick_device", "settle"]
+__all__ = ["autocast", "channels_last", "laid_out", "pick_device", "settle"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -33,6 +33,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     if precision == "fp16":
         return torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda")
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def channels_last(spatial_dims: int) -> torch.memory_format:
+    """The layout in which convolutions are fastest as a rule: the channels of a voxel side by side."""
+    return torch.channels_last if spatial_dims == 2 else torch.channels_last_3d
 
 
 def laid_out(x: Tensor, memory_format: torch.memory_format) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning_fabric import Fabric
 from test_models import assert_gradients_stay, members
 from torch import Tensor, nn
 
+from medgan.device import channels_last
 from medgan.models import (
     GAN,
     SAMPLERS,
@@ -141,6 +143,24 @@ def test_a_step_in_bfloat16_stays_finite(member: type[Settings], spatial_dims: i
     for losses in (play(game, [batch], adams(game), fabric) for _ in range(2)):
         assert all(loss.isfinite() for loss in losses.values())
     assert all(p.isfinite().all() and p.dtype == torch.float32 for p in game.parameters())
+
+
+@every_sampler
+@every_size
+def test_channels_last_trains_and_draws_alike(member: type[Settings], spatial_dims: int) -> None:
+    """Under the same random numbers; by one step, as a game of two magnifies the last digits."""
+    results = []
+    for layout in (torch.contiguous_format, channels_last(spatial_dims)):
+        game = small_game(member, spatial_dims).to(memory_format=layout)  # type: ignore[call-overload]
+        batch = small_batch(member, spatial_dims)
+        z = torch.randn(4, game.latent_size, generator=torch.Generator().manual_seed(3))
+        drawn = copy.deepcopy(game).eval().maker(z, batch.condition)
+        torch.manual_seed(2)
+        results.append((trained(game, batch.to(memory_format=layout), 1), drawn))
+    (plain, image), (last, same) = results
+    torch.testing.assert_close(same, image, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(last, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 @every_sampler

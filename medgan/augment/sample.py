@@ -21,7 +21,7 @@ from medgan.augment.sets import MANIFEST, TABLE, read_manifest
 from medgan.augment.volumes import volume_of
 from medgan.cases import Case, write_cases
 from medgan.data import flat_axis
-from medgan.device import pick_device, settle
+from medgan.device import channels_last, pick_device, settle
 from medgan.errors import InputError, OutputError
 from medgan.formats import read, write
 from medgan.formats.dicom import Subject
@@ -153,7 +153,7 @@ def _fulfil(
     place, game = pick_device(device), run.sampler()
     now = made or datetime.now().isoformat(timespec="seconds")
     made = gathered(_claim(out, facts, now) if is_first() else "")[0]
-    settle(game, place, run.config.train.precision)
+    settle(game, place, run.config.train.precision, channels_last(run.config.spatial_dims))
     job = _Job(run, game, place, out, plan, format_, datetime.fromisoformat(made))
     blocks = [range(begin, min(begin + BLOCK, plan.num)) for begin in range(0, plan.num, BLOCK)]
     own = share(blocks)

@@ -60,7 +60,7 @@ class ResidualGenerator(Net):
         widths = widths_of(len(self.sizes), width, max_width)[::-1]
         self.embedding = nn.Linear(condition_size, latent_size, bias=False) if condition_size else None
         self.scales = nn.Linear(latent_size * (1 + bool(condition_size)), widths[0])
-        self.coarse = nn.Parameter(torch.randn(widths[0], *self.sizes[0]))
+        self.coarse = nn.Parameter(torch.randn(1, widths[0], *self.sizes[0]))
         self.stages = nn.ModuleList(_blocks(outs, axes, blocks, len(widths)) for outs in widths)
         self.widen = nn.ModuleList(_Conv(ins, outs, 1, axes, bias=False) for ins, outs in pairwise(widths))
         self.to_image = _Conv(widths[-1], channels, 1, axes)
@@ -117,7 +117,7 @@ class ResidualDiscriminator(Critic):
         self.from_image = _Conv(channels, widths[0], 1, axes)
         self.stages = nn.ModuleList(_blocks(outs, axes, blocks, len(widths)) for outs in widths)
         self.widen = nn.ModuleList(_Conv(ins, outs, 1, axes, bias=False) for ins, outs in pairwise(widths))
-        self.weights = nn.Parameter(torch.randn(widths[-1], *sizes[-1]) / math.sqrt(math.prod(sizes[-1])))
+        self.weights = nn.Parameter(torch.randn(1, widths[-1], *sizes[-1]) / math.sqrt(math.prod(sizes[-1])))
 
     def features(self, x: Tensor) -> Tensor:
         """(N, C, *size) to (N, num_features)."""

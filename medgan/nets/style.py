@@ -140,7 +140,7 @@ class StyleGenerator(Net):
         self.sizes = shrinking(size)[::-1]
         widths = widths_of(len(self.sizes), width, max_width)[::-1]
         self.mapping = Mapping(latent_size, style_size, condition_size, num_layers=mapping_layers)
-        self.coarse = nn.Parameter(torch.randn(widths[0], *self.sizes[0]))
+        self.coarse = nn.Parameter(torch.randn(1, widths[0], *self.sizes[0]))
         convs = [StyledConv(widths[0], widths[0], style_size, len(size))]
         for ins, outs in pairwise(widths):
             convs += [StyledConv(ins, outs, style_size, len(size), up=True)]
@@ -216,7 +216,7 @@ class StyleGenerator(Net):
         if noise is None:
             noise = torch.randn(len(styles), self.num_noise, device=styles.device)
         grains = self._grains_of(noise)
-        x = self.coarse.expand(len(styles), *self.coarse.shape)
+        x = self.coarse.expand(len(styles), *self.coarse.shape[1:])
         x = self.convs[0](x, styles[:, 0], grains[0])
         image: Tensor = self.to_images[0](x, styles[:, 1])
         for place, (size, to_image) in enumerate(zip(self.sizes[1:], self.to_images[1:], strict=True)):
@@ -253,7 +253,7 @@ class StyledConv(nn.Module):
         super().__init__()
         self.conv = ModulatedConv(ins, outs, 3, style_size, spatial_dims, up=up, gain=GAIN)
         self.strength = nn.Parameter(torch.zeros(()))
-        self.bias = nn.Parameter(torch.zeros(outs, *[1] * spatial_dims))
+        self.bias = nn.Parameter(torch.zeros(1, outs, *[1] * spatial_dims))
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
         """(N, ins, *spatial) to the spatial size of the noise, (N or 1, 1, *spatial)."""
@@ -269,7 +269,7 @@ class _ToImage(nn.Module):
     def __init__(self, ins: int, channels: int, style_size: int, spatial_dims: int) -> None:
         super().__init__()
         self.conv = ModulatedConv(ins, channels, 1, style_size, spatial_dims, demodulate=False)
-        self.bias = nn.Parameter(torch.zeros(channels, *[1] * spatial_dims))
+        self.bias = nn.Parameter(torch.zeros(1, channels, *[1] * spatial_dims))
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """(N, ins, *spatial) to (N, channels, *spatial), in float32 or better."""

@@ -5,7 +5,8 @@
 The plain way gives each sample convolution weights of its own, in groups, and blurs by convolutions of the whole kernel
 of 4 voxels a side. Both nets carry the same weights, and their images and slopes are compared before they are timed. A
 training step is that of both players: non-saturating losses on a batch, R1 in one step of sixteen and path lengths of
-half a batch in one of four, as shares of a step.
+half a batch in one of four, as shares of a step. medgan's nets lie in memory as `medgan sample` lays them, the plain
+ones as torch does by itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from interleaved import machine, rounds, table
 from torch import Tensor, nn
 
+from medgan.device import channels_last, laid_out
 from medgan.nets import equalised
 from medgan.nets.equalised import EqualConv, ModulatedConv
 from medgan.nets.style import StyleDiscriminator, StyleGenerator
@@ -140,7 +142,8 @@ def main() -> None:
     )
     x = torch.rand(options.batch, 1, *options.size, device=options.device) * 2 - 1
     theirs = Game(*(plain(net).to(options.device) for net in nets), x)
-    ours = Game(*(net.to(options.device) for net in nets), x)
+    layout = channels_last(len(options.size))
+    ours = Game(*(net.to(options.device).to(memory_format=layout) for net in nets), laid_out(x, layout))  # type: ignore[call-overload]
     compare(ours, theirs)
     print(f"{machine()}\n{'×'.join(map(str, options.size))}, width {options.width}, batch {options.batch}, float32")
     parts: dict[str, Callable[[Game], object]] = {
