@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from medgan.errors import InputError
 from medgan.volume import Volume
 
-__all__ = ["Axis", "colour_bar", "diverging", "grey", "montage", "plane", "slice_picture"]
+__all__ = ["Axis", "captioned", "colour_bar", "diverging", "grey", "montage", "plane", "slice_picture"]
 
 Array = npt.NDArray[Any]
 Axis = Literal["axial", "coronal", "sagittal"]
 
+CAPTION_PX = 12
 # Array axes of an LPI volume (right to left, anterior to posterior, superior to inferior) by the plane across them.
 _ACROSS = {"sagittal": 0, "coronal": 1, "axial": 2}
 # The blue and red of equal lightness that ColorBrewer's RdBu ends in, and its half-way steps.
@@ -137,6 +139,23 @@ def montage(rows: Sequence[Sequence[Array]], *, gap_px: int = 2, background: int
             left = sum(widths[:column]) + gap_px * column
             _paste(canvas[top : top + heights[number], left : left + widths[column]], picture)
     return canvas
+
+
+def captioned(picture: Array, text: str) -> Array:
+    """(H + 12, W) uint8: a grey picture (H, W) with a line of text below, cut at its sides.
+
+    Example:
+        >>> captioned(np.zeros((4, 40), np.uint8), "17").shape
+        (16, 40)
+    """
+    strip = Image.new("L", (picture.shape[1], CAPTION_PX), 255)
+    ImageDraw.Draw(strip).text((picture.shape[1] / 2, CAPTION_PX / 2), text, fill=0, anchor="mm", font=_font())
+    return np.concatenate([picture, np.asarray(strip)])
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(CAPTION_PX - 2)
 
 
 def _paste(cell: Array, picture: Array) -> None:

@@ -23,7 +23,7 @@ from medgan.lesson import EXAMINED, LOOKS
 from medgan.metrics.distribution import frechet_distance, kid, neighbourhoods
 from medgan.metrics.features import Array, RandomConv, Reduction
 from medgan.models.base import Game, Sampler
-from medgan.pictures import grey, montage
+from medgan.pictures import captioned, grey, montage
 from medgan.processes import is_first
 from medgan.scans import read_studies
 from medgan.validate import Scores
@@ -35,6 +35,7 @@ CHUNK = 64
 COMPONENTS, NEIGHBOURS = 32, 5
 SCORES = ("fd", "kid", "coverage")
 COLUMNS, ROWS = 8, 4
+READABLE_PX = 64
 
 
 def sampling_cases(config: SamplingConfig, split: str) -> list[Case]:
@@ -233,9 +234,20 @@ def make(
     return torch.cat(parts)
 
 
-def contact_sheet(x: Tensor, *, rows: int = ROWS, columns: int = COLUMNS) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8: the first images, all channels one above the other; of volumes the middle slice."""
+def contact_sheet(
+    x: Tensor, captions: Sequence[str] = (), *, rows: int = ROWS, columns: int = COLUMNS
+) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8: the first images, all channels one above the other; of volumes the middle slice.
+
+    With captions, a line below each, small images are enlarged so that these can be read.
+    """
     planes = x[: rows * columns]
     planes = planes if planes.ndim == 4 else planes[..., planes.shape[-1] // 2]
     tiles = [np.concatenate([grey(channel.T[::-1], (-1, 1)) for channel in image]) for image in planes.numpy()]
+    if captions:
+        larger = -(-READABLE_PX // tiles[0].shape[1])
+        tiles = [
+            captioned(tile.repeat(larger, 0).repeat(larger, 1), text)
+            for tile, text in zip(tiles, captions, strict=True)
+        ]
     return montage([tiles[begin : begin + columns] for begin in range(0, len(tiles), columns)])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import medgan
+from PIL import Image
 from resuming import killed_and_whole, state
 from test_processes import start
 
@@ -89,7 +90,9 @@ def test_a_set_holds_images_table_sheet_and_manifest(home: Path, tmp_path: Path)
     told = json.loads((tmp_path / "set" / "manifest.json").read_text())
     assert told["synthetic"] is True
     assert len({line["latent_sha256"] for line in told["images"]}) == 20
-    assert (tmp_path / "set" / "contact_sheet.png").exists()
+    sheet = Image.open(tmp_path / "set" / "contact_sheet.png")
+    assert sheet.size == (8 * 64 + 7 * 2, 3 * (64 + 12) + 2 * 2)  # each with its number and class below
+    assert '"Seed": 3' in sheet.info["Comment"]
 
 
 @pytest.mark.parametrize("form", ["nifti", "dicom", "png", "npz"])

@@ -253,7 +253,8 @@ def _tell(job: _Job, done: Sequence[Sampled]) -> None:
     cases = [Case(one.name, one.name, "train", one.paths, one.conditions) for one in done]
     write_cases(cases, job.out / TABLE)
     shown = range(min(SHOWN, len(done)))
-    picture = contact_sheet(_images_in_blocks(job, shown))
+    captions = [" ".join([str(number), *job.plan.of(number).values()]) for number in shown]
+    picture = contact_sheet(_images_in_blocks(job, shown), captions)
     mark = job.run.synthesis(seed=job.plan.wish.seed, number=0, conditions={})
     write_png(picture, job.out / SHEET, text=mark_text(mark))
     if job.format == "npz":
