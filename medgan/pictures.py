@@ -142,14 +142,14 @@ def montage(rows: Sequence[Sequence[Array]], *, gap_px: int = 2, background: int
 
 
 def captioned(picture: Array, text: str) -> Array:
-    """(H + 12, W) uint8: a grey picture (H, W) with a line of text below, cut at its sides.
+    """(H + 12, W) uint8: a grey picture (H, W) with a line of text below, cut at its end.
 
     Example:
         >>> captioned(np.zeros((4, 40), np.uint8), "17").shape
         (16, 40)
     """
     strip = Image.new("L", (picture.shape[1], CAPTION_PX), 255)
-    ImageDraw.Draw(strip).text((picture.shape[1] / 2, CAPTION_PX / 2), text, fill=0, anchor="mm", font=_font())
+    ImageDraw.Draw(strip).text((1, CAPTION_PX / 2), text, fill=0, anchor="lm", font=_font())
     return np.concatenate([picture, np.asarray(strip)])
 
 
