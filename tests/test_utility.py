@@ -165,9 +165,9 @@ def test_a_segmenter_finds_organs_of_any_size(size: tuple[int, ...]) -> None:
     train, test = (factor_images(30, size=size, seed=seed, mask="organ") for seed in (0, 1))
     task = Segmentation(batch=8).settled(train)
     mean = task.parts(train)[1].mean(dim=0, keepdim=True)
-    fixed = float(task.outcome((mean - 0.5).expand(30, *mean.shape[1:]), task.parts(test)[1]).mean())
+    fixed = float(task.outcome((mean - 0.5).expand(30, *mean.shape[1:]), task.parts(test)[1])[:, 0].mean())
     outcome = fit_and_score(task, train, test, steps=80, seed=0, classic=Classic())
-    assert outcome.shape == (30, 1)
+    assert outcome.shape == (30, 2)
     assert task.summary(outcome)["dice"] > fixed + 0.05
 
 
@@ -178,6 +178,11 @@ def test_the_dice_by_hand() -> None:
     logits[0, 0, 0, :2] = logits[1, 0, 1, 1] = 1
     outcome = Segmentation().outcome(logits, truth).numpy()
     assert outcome[:, 0] == pytest.approx([2 * 2 / (2 + 4), 0, 1])
+    assert outcome[:, 1].tolist() == [1, float(truth[1].any()), 0]
+    told = Segmentation().summary(outcome)
+    filled = outcome[:, 1] > 0
+    assert told["dice_of_filled"] == pytest.approx(outcome[filled, 0].mean())
+    assert told["left_empty"] == pytest.approx(outcome[~filled, 0].mean())
     assert Segmentation().score(outcome, np.array([[1.0, 1, 0], [0, 2, 6]])) == pytest.approx([1 / 3, 0.75])
 
 

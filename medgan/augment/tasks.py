@@ -180,10 +180,10 @@ class Segmentation(Settings):
         return F.binary_cross_entropy_with_logits(logits, target) + 1 - overlap
 
     def outcome(self, logits: Tensor, target: Tensor) -> Tensor:
-        """(N, 1) the Dice of each image; 1 where neither mask has a pixel."""
+        """(N, 2) the Dice of each image, 1 where neither mask has a pixel; and 1 where there is something to find."""
         found, true = (logits > 0).flatten(1), (target > 0).flatten(1)
         sizes = found.sum(dim=1) + true.sum(dim=1)
-        return torch.where(sizes > 0, 2 * (found & true).sum(dim=1) / sizes, 1.0)[:, None]
+        return torch.stack([torch.where(sizes > 0, 2 * (found & true).sum(dim=1) / sizes, 1.0), true.any(dim=1)], dim=1)
 
     def score(self, outcome: Outcomes, weights: Floats | None = None) -> Floats:
         """(B,) mean Dice under each row of weights, (B, N)."""
@@ -191,8 +191,10 @@ class Segmentation(Settings):
         return np.asarray(counts @ outcome[:, 0].astype(float) / counts.sum(axis=1))
 
     def summary(self, outcome: Outcomes) -> dict[str, float]:
-        """The mean Dice."""
-        return {"dice": float(self.score(outcome)[0])}
+        """The mean Dice, and of it what empty masks hide: of images with something to find, and of those without."""
+        dice, filled = outcome[:, 0], outcome[:, 1] > 0
+        parts = {"dice_of_filled": dice[filled], "left_empty": dice[~filled]}
+        return {"dice": float(dice.mean()), **{name: float(part.mean()) for name, part in parts.items() if len(part)}}
 
 
 Task = Annotated[Classification | Segmentation, Field(discriminator="name")]
