@@ -1,0 +1,39 @@
+"""The command line: each command parses, calls the function of its name, and prints."""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+
+import typer
+
+from medgan.cli import scans, sets
+from medgan.cli.base import app
+from medgan.errors import MedganError
+
+__all__ = ["app", "main", "scans", "sets"]
+
+
+def main() -> None:
+    """Run the command line; what medgan refuses, or the system refuses it, becomes one red line and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
+    if sys.argv[1:] == ["--version"]:
+        from medgan import __version__
+
+        typer.echo(f"medgan {__version__}")
+        return
+    try:
+        app()
+    except (MedganError, OSError) as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.secho(f"Error: {' '.join(_told(error).split())}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError):  # at a path that no function could even look at
+        return f"{error.filename or 'the system'}: {error.strerror or error}; check the path and its permissions"
+    return str(error)

@@ -1,0 +1,206 @@
+"""From scans to a judged translation: what is there, training, translating, measuring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medgan.cli.base import AsJson, Device, app, printed
+
+__all__ = ["cache", "convert", "demo", "evaluate", "import_weights", "index", "inspect", "report", "train", "translate"]
+
+Shares = tuple[float, float, float]
+Range = tuple[float, float]
+Contrasts = Annotated[list[str] | None, typer.Option(help="A further source, as t2=t2.nii.gz; repeatable.")]
+Series = Annotated[str | None, typer.Option(help="SeriesInstanceUID, number or description, if there are several.")]
+
+
+@app.command()
+def inspect(
+    path: Path,
+    identity: Annotated[bool, typer.Option("--identity", help="Show patient identifiers.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List every DICOM series and NIfTI file under PATH: grid, range, unit, and what is odd."""
+    from medgan.inspect import inspect as run
+    from medgan.tables import findings_table
+
+    findings = run(path, identity=identity)
+    printed([finding.to_json() for finding in findings], findings_table(findings), as_json)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A DICOM series' folder or a NIfTI file.")],
+    out: Annotated[Path, typer.Argument(help="A .nii or .nii.gz file, or a new folder for DICOM.")],
+    like: Annotated[Path | None, typer.Option(help="NIfTI to DICOM: the series on whose slices it lies.")] = None,
+    series: Series = None,
+) -> None:
+    """Convert a DICOM series to NIfTI or NIfTI to DICOM; OUT says which."""
+    from medgan.convert import convert as run
+
+    typer.echo(run(source, out, like=like, series=series))
+
+
+@app.command()
+def index(
+    folder: Path,
+    a: Annotated[
+        str | None, typer.Option(help="Source images: a path below each patient's folder, or with {patient}.")
+    ] = None,
+    b: Annotated[str | None, typer.Option(help="Target images, likewise.")] = None,
+    contrast: Contrasts = None,
+    image: Annotated[
+        list[str] | None, typer.Option(help="For a sampler, instead of a and b: as t1=t1.nii.gz; repeatable.")
+    ] = None,
+    mask: Annotated[str | None, typer.Option(help="Masks of where errors count, or made along; likewise.")] = None,
+    out: Annotated[Path, typer.Option(help="The table.")] = Path("cases.csv"),
+    fractions: Annotated[Shares, typer.Option(help="Shares of patients in train, val, test.")] = (0.7, 0.15, 0.15),
+    split: Annotated[str | None, typer.Option(help="Put all cases into this one: train, val or test.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    patients: Annotated[Path | None, typer.Option(help="CSV case,patient: which cases are one person.")] = None,
+    conditions: Annotated[
+        Path | None, typer.Option(help="CSV with case or patient and what is known: class, age …; for a sampler.")
+    ] = None,
+    unpaired: Annotated[bool, typer.Option("--unpaired", help="Cases may have only a or only b.")] = False,
+) -> None:
+    """Make the table of cases, split by patient; leaks and mismatched grids are refused."""
+    from medgan.cases import by_role
+    from medgan.index import index as run
+    from medgan.tables import split_line
+
+    sharing: dict[str, Any] = {"fractions": fractions, "seed": seed, "patients": patients, "split": split}
+    images: dict[str, Any] = {"a": a, "b": b, "contrasts": by_role(contrast or ()), "mask": mask}
+    images |= {"images": by_role(image or (), example="t1=t1.nii.gz"), "conditions": conditions}
+    cases = run(folder, **images, out=out, unpaired=unpaired, **sharing)
+    typer.echo(f"{out}: {split_line(cases)}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file; see configs/.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="train.steps=500")] = None,
+    out: Annotated[Path, typer.Option(help="The run folder; the same command goes on where it was stopped.")] = Path(
+        "run"
+    ),
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config and what it will cost.")] = False,
+) -> None:
+    """Train a translator, or go on with a training that was stopped."""
+    if dry_run:
+        from medgan.cost import estimate
+
+        typer.echo(estimate(config, overrides or (), device=device))
+        return
+    from medgan.train import train as run
+
+    typer.echo(run(config, overrides or (), out=out, device=device).path)
+
+
+@app.command(name="import-weights")
+def import_weights(
+    weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", help="The generator of b, such as latest_net_G.pth.")],
+    config: Annotated[Path, typer.Option(help="A YAML file: prep, patch, neighbours and overlap are used.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="prep.b.range=[-1000,2000]")
+    ] = None,
+    back: Annotated[Path | None, typer.Option(help="The generator of a, such as latest_net_G_B.pth.")] = None,
+    arch: Annotated[str | None, typer.Option(help="What WEIGHTS must be, such as unet_256.")] = None,
+    out: Annotated[Path, typer.Option(help="The run folder, new or empty.")] = Path("run"),
+) -> None:
+    """Make a run of generators trained with pytorch-CycleGAN-and-pix2pix."""
+    from medgan.import_weights import import_weights as run
+    from medgan.tables import imported_line
+
+    typer.echo(imported_line(run(weights, overrides or (), config=config, back=back, arch=arch, out=out)))
+
+
+@app.command()
+def translate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A DICOM series, a NIfTI file, or a cases table.")],
+    out: Annotated[Path, typer.Argument(help="A folder (DICOM, or for a table), or a .nii.gz file.")],
+    contrast: Contrasts = None,
+    to: Annotated[str, typer.Option(help="The domain: b, or a by a model that learns both ways.")] = "b",
+    series: Series = None,
+    split: Annotated[str | None, typer.Option(help="Of a table: train, val or test.")] = None,
+    device: Device = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Windows that go through the network together.")] = 8,
+    overlap: Annotated[float | None, typer.Option(min=0, max=0.95, help="Of windows; the run's if not given.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Believe IN to be what the run expects.")] = False,
+    samples: Annotated[int | None, typer.Option(help="Translations by each run: mean, and standard deviation.")] = None,
+    vary: Annotated[str | None, typer.Option(help="What differs in samples: dropout (the default) or flips.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the dropout; 0 if not given.")] = None,
+    with_runs: Annotated[list[Path] | None, typer.Option("--with", help="A further run to join. Repeatable.")] = None,
+    triplanar: Annotated[bool, typer.Option("--triplanar", help="Cut slices along all three axes.")] = False,
+    cycle: Annotated[bool, typer.Option("--cycle", help="Also map what differs after the way there and back.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Translate one volume, or every case of a table, by a trained run."""
+    from medgan.cases import by_role
+    from medgan.tables import translated_json, translated_lines
+    from medgan.translate import translate as run
+
+    choices: dict[str, Any] = {"series": series, "split": split, "device": device, "batch": batch}
+    choices["contrasts"] = by_role(contrast or ())
+    choices |= {"samples": samples, "vary": vary, "seed": seed, "with_runs": with_runs or ()}
+    choices |= {"triplanar": triplanar, "cycle": cycle}
+    done = run(run_folder, source, out, to=to, overlap=overlap, trust=trust, **choices)
+    printed(translated_json(done), translated_lines(done), as_json)
+
+
+@app.command()
+def evaluate(
+    pred: Annotated[Path, typer.Argument(help="A volume, or a folder of them.")],
+    ref: Annotated[Path, typer.Argument(help="A volume, a folder of them by case, or a cases table.")],
+    mask: Annotated[Path | None, typer.Option(help="Where errors count: a volume or a folder.")] = None,
+    preset: Annotated[str, typer.Option(help="synthrad2023 or synthrad2025.")] = "synthrad2023",
+    value_range: Annotated[Range | None, typer.Option("--range", help="Low and high, for images not in HU.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of a table: train, val or test.")] = None,
+    run_folder: Annotated[Path | None, typer.Option("--run", help="Compare in this run's unit and range.")] = None,
+    std: Annotated[Path | None, typer.Option(help="σ of PRED: a map or a folder; CASE_std beside it if none.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for metrics.csv and metrics.json.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure predictions against references: MAE, PSNR, SSIM or MS-SSIM, case by case."""
+    from medgan.evaluate import evaluate as run
+    from medgan.tables import metrics_table
+
+    choices: dict[str, Any] = {"preset": preset, "value_range": value_range, "run": run_folder, "split": split}
+    rows = run(pred, ref, mask=mask, std=std, out=out, **choices)
+    printed(rows, metrics_table(rows), as_json)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all of them.")] = False,
+) -> None:
+    """Tell where prepared volumes are kept between trainings, and how much there is."""
+    from medgan.cache import cache as run
+    from medgan.tables import cached_line
+
+    typer.echo(cached_line(run(clear=clear)))
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN")],
+    out: Annotated[Path | None, typer.Option(help="The page; report.html in RUN if not given.")] = None,
+) -> None:
+    """Show how a training went, in one HTML file: errors, losses, what the doctor said."""
+    from medgan.report import report as run
+
+    typer.echo(f"Report: {run(run_folder, out)}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="A folder for everything that it makes.")] = Path("demo"),
+    device: Device = "auto",
+) -> None:
+    """The whole way on phantoms: DICOM in, train, translate, DICOM out, evaluate, report."""
+    from medgan.demo import demo as run
+
+    typer.echo(f"Report: {run(out, device=device)}")
