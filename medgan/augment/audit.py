@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from medgan.augment.auditable import CriticScores, refuse_unfit
 from medgan.augment.beside import beside
-from medgan.augment.likeness import FEWEST_IMAGES, FEWEST_PATIENTS, likeness_scores, scores_by_class, smallest_half
+from medgan.augment.likeness import likeness_scores, scores_by_class
 from medgan.augment.masks import mask_scores
 from medgan.augment.reasons import (
     Level,
@@ -56,19 +57,6 @@ Array = npt.NDArray[Any]
 SPLIT_COMPONENTS = 32  # of the features by which training and held-out images are compared
 NUM_PAIRS = 16
 LONGEST_SIDE = {2: 32, 3: 24}  # of images whose features are taken in every mirror image
-
-
-@dataclass(frozen=True, eq=False)
-class CriticScores:
-    """What the discriminator of a run says of real images, higher for more real: one number an image.
-
-    Args:
-        train: of the training images, in their order.
-        holdout: of those held out.
-    """
-
-    train: Array
-    holdout: Array
 
 
 @dataclass(frozen=True)
@@ -162,7 +150,7 @@ def audit(
     Source:
         The tests are those of `medgan.metrics.distribution`, `.memorisation` and `.membership`.
     """
-    _check(train, synthetic, holdout, critic, within)
+    refuse_unfit(train, synthetic, holdout, critic, within)
     spaces = _spaces(train, synthetic, holdout, likeness)
     found = [hits(near) for near in spaces]
     memory = tuple(_memory(near, hit, _patients(train, holdout), seed) for near, hit in zip(spaces, found, strict=True))
@@ -207,7 +195,7 @@ def near_copies(
     Raises:
         InputError: as `audit`.
     """
-    _check(train, synthetic, holdout, None, None)
+    refuse_unfit(train, synthetic, holdout, None, None)
     spaces = _spaces(train, synthetic, holdout, likeness)
     return _named(synthetic, spaces, [hits(near) for near in spaces])
 
@@ -327,7 +315,7 @@ def _shared_images(train: ImageSet, holdout: ImageSet | None) -> int:
     return sum(len(owners[image]) > 1 for image in seen)
 
 
-# --- what can be audited ----------------------------------------------------------------------------------------------
+# --- what is told -----------------------------------------------------------------------------------------------------
 
 
 def _counts(train: ImageSet, synthetic: ImageSet, holdout: ImageSet | None) -> dict[str, int]:
@@ -338,62 +326,6 @@ def _counts(train: ImageSet, synthetic: ImageSet, holdout: ImageSet | None) -> d
         "holdout_images": 0 if holdout is None else len(holdout),
         "holdout_patients": 0 if holdout is None else len(set(holdout.patients)),
     }
-
-
-def _check(
-    train: ImageSet, synthetic: ImageSet, holdout: ImageSet | None, critic: CriticScores | None, within: str | None
-) -> None:
-    for name, images in (("training", train), ("synthetic", synthetic), ("held-out", holdout)):
-        if images is not None:
-            _check_images(name, images, train)
-    if len(set(train.patients)) < FEWEST_PATIENTS or min(smallest_half(train), len(synthetic)) < FEWEST_IMAGES:
-        raise InputError(
-            f"{len(train)} training images of {len(set(train.patients))} patients and {len(synthetic)} synthetic ones "
-            f"are too few for an audit (accepted: {FEWEST_PATIENTS} patients and {2 * FEWEST_IMAGES} images, "
-            f"{FEWEST_IMAGES} synthetic ones)"
-        )
-    if holdout is not None:
-        _check_holdout(train, holdout)
-    _check_critic(train, holdout, critic)
-    if within is not None and not (within in train.conditions and within in synthetic.conditions):
-        raise InputError(f"condition {within!r} is not known of both sets (training: {_known(train)})")
-
-
-def _check_images(name: str, images: ImageSet, train: ImageSet) -> None:
-    if images.x.shape[1:] != train.x.shape[1:]:
-        seen, wanted = (tuple(one.x.shape[1:]) for one in (images, train))
-        raise InputError(f"{name} images are of {seen}, training images of {wanted}; an audit is of one size")
-    if not bool(torch.isfinite(images.x).all()):
-        raise InputError(f"{name} images hold values that are not finite; remove those images")
-
-
-def _check_holdout(train: ImageSet, holdout: ImageSet) -> None:
-    both = sorted(set(train.patients) & set(holdout.patients))
-    if both:
-        raise InputError(
-            f"{len(both)} patients are both in training and held out ({', '.join(both[:3])}); hold out patients whom "
-            "the generator has not seen"
-        )
-    if len(set(holdout.patients)) < 2:
-        raise InputError("held-out images of a single patient tell nothing; hold out two patients or more, or none")
-
-
-def _check_critic(train: ImageSet, holdout: ImageSet | None, critic: CriticScores | None) -> None:
-    if critic is None:
-        return
-    if holdout is None:
-        raise InputError("scores of a critic tell members from others only beside held-out images; give some")
-    if len(critic.train) != len(train) or len(critic.holdout) != len(holdout):
-        raise InputError(
-            f"{len(critic.train)} and {len(critic.holdout)} scores of a critic for {len(train)} training and "
-            f"{len(holdout)} held-out images; give one for each"
-        )
-    if not (np.isfinite(critic.train).all() and np.isfinite(critic.holdout).all()):
-        raise InputError("scores of the critic are not all finite; use those of an earlier step of the run")
-
-
-def _known(images: ImageSet) -> str:
-    return ", ".join(images.conditions) or "none"
 
 
 def _plain(value: Any) -> Any:
