@@ -33,9 +33,11 @@ class Finding:
         kind: `dicom`, `nifti`, `png`, or `npz` for a set of images.
         series: SeriesInstanceUID, "" for NIfTI.
         description: SeriesDescription.
+        name: of a DICOM series, as `--series` takes it and `convert` names files.
         modality: DICOM's code, "" where it is not recorded.
         shape: (X, Y, Z), of each image in a set; None, as all that follows, where the scan cannot be read.
         spacing_mm: distance between voxel centres along each array axis, mm.
+        num_volumes: more than one for a 4-D series.
         orientation: to which side of the patient each array axis runs, such as `RAS`; "" for a set, which records none.
         obliquity_deg: the most that an array axis is turned away from its anatomical axis, degrees.
         minimum: smallest value, in `unit`.
@@ -43,7 +45,8 @@ class Finding:
         unit: "" where it is not recorded.
         dtype: of the values, as read.
         synthetic: True if the scan, or every image of the set, says that no scanner made it.
-        problems: what is odd, a line each.
+        problems: what is odd or was repaired, a line each.
+        notes: what people should know, though nothing is wrong, a line each.
         error: why the scan cannot be read; "" if it can.
         patient: the identifier in the DICOM header, only if it was asked for.
     """
@@ -52,6 +55,8 @@ class Finding:
     kind: str
     series: str = ""
     description: str = ""
+    name: str = ""
+    num_volumes: int = 1
     modality: str = ""
     shape: tuple[int, int, int] | None = None
     spacing_mm: tuple[float, float, float] | None = None
@@ -63,6 +68,7 @@ class Finding:
     dtype: str = ""
     synthetic: bool = False
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     error: str = ""
     patient: str = ""
 
@@ -103,7 +109,7 @@ def _parts(series: dicom.Series) -> list[dicom.Series]:
     folders = sorted({file.parent for file in series.files})
     if series.grid is not None or len(folders) == 1:
         return [series]
-    parts = [part for folder in folders for part in dicom.find_series(folder) if part.uid == series.uid]
+    parts = [part for folder in folders for part in dicom.find_series(folder) if (part.uid, part.labels) == (series.uid, series.labels)]
     return parts if any(part.grid is not None and part.num_slices > 1 for part in parts) else [series]
 
 
@@ -117,14 +123,16 @@ def _dicom(series: dicom.Series, root: Path, identity: bool) -> Finding:
         kind="dicom",
         series=series.uid,
         description=series.description,
+        name=series.name,
+        num_volumes=series.num_volumes,
         modality=series.modality,
         synthetic=series.synthetic,
         patient=series.patient_id if identity else "",
     )
     if series.grid is None:
         return replace(finding, error="; ".join(series.problems) or "is no regular volume")
-    finding = replace(_placed(finding, series.grid), problems=series.problems)
-    return _read(finding, place, lambda: dicom.read_series(series))
+    finding = replace(_placed(finding, series.grid), problems=series.problems, notes=series.notes)
+    return _read(finding, place, lambda: dicom.read_volumes(series, remember=False))
 
 
 def _nifti(file: Path, root: Path) -> Finding:
@@ -133,7 +141,7 @@ def _nifti(file: Path, root: Path) -> Finding:
         grid, oddities = nifti.read_grid(file), nifti.oddities(file)
     except MedganError as error:
         return replace(finding, error=_without(error, file))
-    return _read(replace(_placed(finding, grid), problems=oddities), file, lambda: nifti.read(file))
+    return _read(replace(_placed(finding, grid), problems=oddities), file, lambda: nifti.read_set(file))
 
 
 def _png(file: Path, root: Path) -> Finding:
@@ -142,7 +150,7 @@ def _png(file: Path, root: Path) -> Finding:
         grid, oddities = grey.read_grid(file), grey.oddities(file)
     except MedganError as error:
         return replace(finding, error=_without(error, file))
-    return _read(replace(_placed(finding, grid), problems=oddities), file, lambda: grey.read(file))
+    return _read(replace(_placed(finding, grid), problems=oddities), file, lambda: [grey.read(file)])
 
 
 def _npz(file: Path, root: Path) -> Finding:
@@ -184,17 +192,19 @@ def _placed(finding: Finding, grid: Grid) -> Finding:
     )
 
 
-def _read(finding: Finding, place: Path, read: Callable[[], Volume]) -> Finding:
+def _read(finding: Finding, place: Path, read: Callable[[], list[Volume]]) -> Finding:
     try:
-        volume = read()
+        volumes = read()
     except MedganError as error:
         return replace(finding, error=_without(error, place))
+    volume = volumes[0]
     recorded = volume.modality or volume.unit != "a.u."
     finding = replace(
         finding,
         modality=volume.modality,
-        minimum=float(volume.array.min()),
-        maximum=float(volume.array.max()),
+        num_volumes=len(volumes),
+        minimum=min(float(one.array.min()) for one in volumes),
+        maximum=max(float(one.array.max()) for one in volumes),
         unit=volume.unit if recorded else "",
         dtype=str(volume.array.dtype),
         synthetic=volume.synthetic is not None,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medgan.augment.trial import Tried
     from medgan.cache import Cached
     from medgan.cases import Case
+    from medgan.convert import Converted
     from medgan.inspect import Finding
     from medgan.run import Run
     from medgan.translate import Translated
@@ -27,6 +28,7 @@ __all__ = [
     "cases_json",
     "chosen_lines",
     "columns",
+    "converted_lines",
     "findings_table",
     "imported_line",
     "metrics_table",
@@ -71,6 +73,7 @@ def _finding(finding: Finding) -> tuple[str, ...]:
     shape = "×".join(map(str, finding.shape or ()))
     spacing = "×".join(f"{mm:.4g}" for mm in finding.spacing_mm or ())
     tilt = f" {finding.obliquity_deg:.1f}°" if finding.obliquity_deg else ""
+    shape += f", {finding.num_volumes} volumes," if finding.num_volumes > 1 else ""
     grid = f"{shape} at {spacing} mm {finding.orientation}{tilt}".rstrip() if finding.shape else "-"
     span = f"{finding.minimum:g} … {finding.maximum:g}" if finding.minimum is not None else "-"
     kind = f"{finding.kind}, synthetic" if finding.synthetic else finding.kind
@@ -82,8 +85,21 @@ def _oddities(finding: Finding) -> list[str]:
     return [
         *named,
         *([f"    cannot be read: {finding.error}"] if finding.error else []),
-        *(f"    {p}" for p in finding.problems),
+        *(f"    {problem}" for problem in finding.problems),
+        *(f"    ({note})" for note in finding.notes),
     ]
+
+
+def converted_lines(done: Sequence[Converted]) -> str:
+    """What was written, and below it what to look at."""
+    if not done:
+        return "nothing to convert: no DICOM image was found"
+    return "\n".join(line for one in done for line in _converted(one))
+
+
+def _converted(one: Converted) -> list[str]:
+    head = f"refused: {one.description}: {one.error}" if one.error else str(one.path)
+    return [head, *(f"  {problem}" for problem in one.problems), *(f"  ({note})" for note in one.notes)]
 
 
 def metrics_table(rows: Rows) -> str:

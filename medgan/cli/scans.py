@@ -9,7 +9,19 @@ import typer
 
 from medgan.cli.base import AsJson, Device, app, printed
 
-__all__ = ["cache", "convert", "demo", "evaluate", "import_weights", "index", "inspect", "report", "train", "translate"]
+__all__ = [
+    "cache",
+    "convert",
+    "deidentify",
+    "demo",
+    "evaluate",
+    "import_weights",
+    "index",
+    "inspect",
+    "report",
+    "train",
+    "translate",
+]
 
 Shares = tuple[float, float, float]
 Range = tuple[float, float]
@@ -21,9 +33,19 @@ Series = Annotated[str | None, typer.Option(help="SeriesInstanceUID, number or d
 def inspect(
     path: Path,
     identity: Annotated[bool, typer.Option("--identity", help="Show patient identifiers.")] = False,
+    lint: Annotated[
+        bool, typer.Option("--lint", help="Judge DICOM headers instead; exit 1: errors, 3: warnings.")
+    ] = False,
+    source: Annotated[Path | None, typer.Option(help="Judge against the series that PATH was made from.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List every DICOM series and NIfTI file under PATH: grid, range, unit, and what is odd."""
+    if lint or source is not None:
+        from medgan.lint import lint as judge
+
+        verdict = judge(path, source=source)
+        printed(verdict.to_json(), verdict.describe(), as_json)
+        raise typer.Exit(verdict.exit_code)
     from medgan.inspect import inspect as run
     from medgan.tables import findings_table
 
@@ -33,15 +55,50 @@ def inspect(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A DICOM series' folder or a NIfTI file.")],
-    out: Annotated[Path, typer.Argument(help="A .nii or .nii.gz file, or a new folder for DICOM.")],
-    like: Annotated[Path | None, typer.Option(help="NIfTI to DICOM: the series on whose slices it lies.")] = None,
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A folder with DICOM, or one file of any format.")],
+    out: Annotated[Path, typer.Argument(help="A .nii.gz, .mha or .nrrd file, or a new folder.")],
+    like: Annotated[Path | None, typer.Option(help="To DICOM: the series on whose slices it lies.")] = None,
     series: Series = None,
+    to: Annotated[str | None, typer.Option(help="What a folder gets: nifti, mha, nrrd or dicom.")] = None,
+    fill: Annotated[bool, typer.Option("--fill", help="Interpolate missing, damaged and cut off slices.")] = False,
+    resample: Annotated[
+        bool | None,
+        typer.Option(
+            "--resample/--no-resample",
+            help="Also where slices seem to be missing; or never: a tilt stays in the affine.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Convert a DICOM series to NIfTI or NIfTI to DICOM; OUT says which."""
+    """Convert every DICOM series of a folder to NIfTI, or one scan of any format to another."""
     from medgan.convert import convert as run
+    from medgan.convert import status
+    from medgan.formats.dicom import Repair
+    from medgan.tables import converted_lines
 
-    typer.echo(run(source, out, like=like, series=series))
+    done = run(source, out, like=like, series=series, to=to, repair=Repair(fill, resample))
+    printed([one.to_json() for one in done], converted_lines(done), as_json)
+    raise typer.Exit(status(done))
+
+
+@app.command()
+def deidentify(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A folder or a file with DICOM.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    key: Annotated[Path | None, typer.Option(help="Secret of the new identifiers; made if missing. Keep it.")] = None,
+    patients: Annotated[Path | None, typer.Option(help="CSV patient_id,new_id: identifiers of your own.")] = None,
+    shift_dates: Annotated[bool, typer.Option("--shift-dates", help="Move dates instead of removing them.")] = False,
+    allow_burned_in: Annotated[
+        bool, typer.Option("--allow-burned-in", help="Also release images that may have text in their pixels.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove from DICOM headers whose they are, and check the result; pixels and faces stay as they are."""
+    from medgan.deidentify import deidentify as run
+
+    done = run(source, out, key=key, patients=patients, shift_dates=shift_dates, allow_burned_in=allow_burned_in)
+    printed(done.to_json(), done.describe(), as_json)
+    raise typer.Exit(done.exit_code)
 
 
 @app.command()

@@ -1,13 +1,27 @@
 """DICOM in and out: the only place in medgan that knows DICOM's LPS axes.
 
-Files become a `Volume` only where they prove to be one regular grid; everything else is refused with its reason.
+Files become a `Volume` only where they prove to be one stack of slices; everything else is refused with its reason.
 """
 
 from medgan.formats.dicom.mark import missing_marks
-from medgan.formats.dicom.read import read, read_series
+from medgan.formats.dicom.read import chosen, read, read_series, read_volumes
+from medgan.formats.dicom.repair import Repair
 from medgan.formats.dicom.scan import Series, find_series, is_dicom
 from medgan.formats.dicom.source import Source
 from medgan.formats.dicom.subject import Subject
 from medgan.formats.dicom.write import write
 
-__all__ = ["Series", "Source", "Subject", "find_series", "is_dicom", "missing_marks", "read", "read_series", "write"]
+__all__ = [
+    "Repair",
+    "Series",
+    "Source",
+    "Subject",
+    "chosen",
+    "find_series",
+    "is_dicom",
+    "missing_marks",
+    "read",
+    "read_series",
+    "read_volumes",
+    "write",
+]

@@ -15,7 +15,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from medgan import __version__
 from medgan.formats.dicom.attributes import HEAD, KINDS, SERIES_WIDE, SLICE_WISE, TYPE_2, kind_of
-from medgan.formats.dicom.headers import is_valid, number, text
+from medgan.formats.dicom.elements import is_valid, number, text
 from medgan.formats.dicom.mark import (
     NOT_FOR_DIAGNOSIS,
     acquisition_item,
@@ -208,6 +208,8 @@ def _references(source: Dataset) -> Dataset:
     for item in (image, instance):
         item.ReferencedSOPClassUID = text(source, "SOPClassUID")
         item.ReferencedSOPInstanceUID = text(source, "SOPInstanceUID")
+        if "ReferencedFrameNumber" in source:
+            item.ReferencedFrameNumber = source.ReferencedFrameNumber
     image.PurposeOfReferenceCodeSequence = [purpose]
     series.SeriesInstanceUID = text(source, "SeriesInstanceUID")
     series.ReferencedInstanceSequence = [instance]

@@ -12,7 +12,7 @@ from pydicom import Dataset
 
 from medgan.errors import DicomError, InputError
 from medgan.formats.dicom.attributes import EQUIPMENT
-from medgan.formats.dicom.headers import DAMAGE, open_dicom, quietly, text
+from medgan.formats.dicom.elements import DAMAGE, open_dicom, quietly, text
 from medgan.formats.sidecar import sampling_from_json, sampling_to_json
 from medgan.volume import Synthesis
 

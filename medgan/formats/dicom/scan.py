@@ -3,40 +3,57 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
 
 from medgan.errors import DicomError, InputError
-from medgan.formats.dicom.headers import Header, name_of, read_header
-from medgan.formats.dicom.stack import Stack, notes, prove
+from medgan.formats.dicom.elements import name_of
+from medgan.formats.dicom.headers import Header, read_headers
+from medgan.formats.dicom.repair import Repair, plan
+from medgan.formats.dicom.sound import refuse_unsound, without_copies, without_damage
+from medgan.formats.dicom.split import Part, split
+from medgan.formats.dicom.stack import Stack, count, depth_mm, prove
+from medgan.formats.dicom.times import volumes_of
 from medgan.volume import Grid
 
 __all__ = ["Series", "find_series", "is_dicom"]
 
+T = TypeVar("T")
+_LONGEST_NAME = 60
+
 
 @dataclass(frozen=True)
 class Series:
-    """What the headers of one series say.
+    """What the headers of one series say: pictures of one quantity on one stack, once or at several moments.
 
     Args:
         uid: SeriesInstanceUID; "" for files whose header is too damaged to name one.
-        files: in the order of the slices where they are a grid, else by name.
+        files: in the order of the slices where they are a stack, else by name.
         modality: DICOM's code, such as `MR`.
         description: SeriesDescription.
         number: SeriesNumber.
         rows: pixels along a column of the picture.
         columns: pixels along a row of the picture.
-        num_slices: number of images: frames of multi-frame files count, repeated files do not.
+        num_slices: number of pictures of one volume; of all, where they are no stack. Repeated files do not count.
         transfer_syntax: name of the encoding; several are joined by a comma.
         synthetic: True if a file says that it is synthetic data.
         patient_id: identity; to be shown only to those who ask for it.
-        problems: what is odd, and first of all why the series is no volume; names files, never patients.
-        grid: where the voxels are; None where they prove no regular grid.
+        problems: what is wrong or was repaired, and first of all why the series is no volume; names files, never
+            patients.
+        grid: where the voxels of the volume are that is read; None where there is none.
         image_type: ImageType of the first file.
         sop_class: name of the first file's SOP class.
         study_uid: StudyInstanceUID.
         frame_of_reference_uid: FrameOfReferenceUID; series that share it share their coordinates.
+        num_volumes: more than one for a 4-D series.
+        labels: what sets it apart from the others of its SeriesInstanceUID, such as `e2`, `phase` or `localizer`.
+        notes: what people should know, though nothing is wrong: values are as the scanner stored them.
+        stacks: the slices of each volume, in the order of time.
     """
 
     uid: str
@@ -56,11 +73,35 @@ class Series:
     sop_class: str = ""
     study_uid: str = ""
     frame_of_reference_uid: str = ""
+    num_volumes: int = 1
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    stacks: tuple[Stack, ...] = field(default=(), repr=False)
+    repair: Repair = field(default_factory=Repair, repr=False)
+
+    @property
+    def name(self) -> str:
+        """A name for files: number, description and labels, without anything that a file's name cannot hold."""
+        number = "" if self.number is None else str(self.number)
+        words = _word(self.description)[:_LONGEST_NAME].strip("-") or _word(self.modality)
+        labels = self.labels or (("localizer",) if self.is_localizer else ())
+        return "_".join(part for part in (number, words, *map(_word, labels)) if part) or "series"
+
+    @property
+    def is_localizer(self) -> bool:
+        """True if it was taken to find one's way."""
+        return "LOCALIZER" in self.image_type
 
     def describe(self) -> str:
         """One line for people, without patient data."""
         number = "" if self.number is None else f"{self.number} "
-        return f"{number}{self.modality} {self.description!r} ({self.num_slices} slices)"
+        labels = f" {' '.join(self.labels)}" if self.labels else ""
+        size = f"{self.num_slices} slices" + (f", {self.num_volumes} volumes" if self.num_volumes > 1 else "")
+        return f"{number}{self.modality} {self.description!r}{labels} ({size})"
+
+
+def _word(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-")
 
 
 def is_dicom(path: Path) -> bool:
@@ -68,22 +109,27 @@ def is_dicom(path: Path) -> bool:
     return any(_is_dicom_file(file) for file in _files(Path(path)))
 
 
-def find_series(path: Path) -> list[Series]:
-    """All image series in a folder and its sub-folders, or the one in a file; only headers are read.
+def find_series(path: Path, *, repair: Repair | None = None) -> list[Series]:
+    """All image series in a folder and its sub-folders, or those in a file; only headers are read.
 
     Files that are no DICOM images (reports, a DICOMDIR, anything else) are passed over.
 
+    Args:
+        path: a folder or file.
+        repair: what may be done about slices that are missing, lean or are not evenly apart; see `Repair`.
+
     Returns:
-        Series sorted by study, SeriesNumber and SeriesInstanceUID.
+        Series sorted by study, SeriesNumber and SeriesInstanceUID; parts of one SeriesInstanceUID follow one another,
+        the largest stack first.
 
     Raises:
         InputError: if there is no such file or folder.
     """
-    headers = [header for file in _files(Path(path)) if (header := read_header(file)) is not None]
+    headers = [header for file in _files(Path(path)) for header in read_headers(file)]
     groups: dict[str, list[Header]] = {}
     for header in headers:
         groups.setdefault(header.series_uid, []).append(header)
-    found = [_series(group) for group in groups.values()]
+    found = [one for group in groups.values() for one in _series_of(group, repair or Repair())]
     return sorted(found, key=lambda one: (one.study_uid, one.number is None, one.number or 0, one.uid))
 
 
@@ -103,44 +149,96 @@ def _is_dicom_file(path: Path) -> bool:
             start = file.read(132)
     except OSError:
         return False
-    return start[128:] == b"DICM" or read_header(path) is not None
+    return start[128:] == b"DICM" or bool(read_headers(path))
 
 
-def _series(headers: list[Header]) -> Series:
-    stack, problems = _proof(headers)
-    first = stack.headers[0] if stack else headers[0]
+# --- from the pictures of one SeriesInstanceUID to series -------------------------------------------------------------
+
+
+def _series_of(headers: list[Header], repair: Repair) -> list[Series]:
+    try:
+        whole, lost = without_damage(headers, drop=repair.fill)
+        single = without_copies(whole)
+        refuse_unsound(single)
+        parts = split(single)
+    except DicomError as error:
+        return [_refused(Part(tuple(headers)), str(error))]
+    num_copies = len(whole) - len(single)
+    copies = (f"{count(num_copies, 'file repeats', 'files repeat')} another one, left out",) if num_copies else ()
+    return [_series(part, repair, (*copies, *lost)) for part in parts]
+
+
+def _refused(part: Part, reason: str) -> Series:
+    return _described(part, part.headers, (reason,))
+
+
+def _series(part: Part, repair: Repair, told: tuple[str, ...]) -> Series:
+    try:
+        volumes, by = volumes_of(part.headers)
+        stacks = [prove(volume) for volume in volumes]
+        planned = plan(stacks, repair)
+    except DicomError as error:
+        return _refused(part, str(error))
+    series = _described(
+        part, [one for stack in stacks for one in stack.headers], (*told, *planned.told, *_odd(stacks[0]))
+    )
+    return replace(
+        series,
+        num_slices=len(stacks[0].headers),
+        grid=planned.grid,
+        num_volumes=len(stacks),
+        notes=(*_notes(part.headers), *((f"{len(stacks)} volumes, told apart by {by}",) if by else ())),
+        stacks=tuple(stacks),
+        repair=repair,
+    )
+
+
+def _described(part: Part, ordered: Sequence[Header], problems: tuple[str, ...]) -> Series:
+    first = ordered[0]
     return Series(
         uid=first.series_uid,
-        files=tuple(header.path for header in (stack.headers if stack else headers)),
+        files=tuple(_unique(header.path for header in ordered)),
         modality=first.modality,
         description=first.description,
         number=first.number,
         rows=first.rows,
         columns=first.columns,
-        num_slices=_num_slices(stack, headers),
-        transfer_syntax=", ".join(_unique(name_of(header.transfer_syntax) for header in headers)),
-        synthetic=any(header.synthetic for header in headers),
+        num_slices=sum(header.frames for header in ordered),
+        transfer_syntax=", ".join(_unique(name_of(header.transfer_syntax) for header in ordered)),
+        synthetic=any(header.synthetic for header in ordered),
         patient_id=first.patient_id,
-        problems=tuple(problems),
-        grid=stack.grid if stack else None,
+        problems=problems,
+        grid=None,
         image_type=first.image_type,
         sop_class=name_of(first.sop_class),
         study_uid=first.study_uid,
         frame_of_reference_uid=first.frame_uid,
+        labels=part.labels,
     )
 
 
-def _num_slices(stack: Stack | None, headers: list[Header]) -> int:
-    return len(stack.headers) if stack else sum(header.frames for header in headers)
+def _odd(stack: Stack) -> Iterator[str]:
+    """What the headers say of themselves that their positions contradict or cannot prove."""
+    if len(stack.headers) < 2:
+        if depth_mm(stack.headers[0]) is None:
+            yield "a single slice that states neither SliceThickness nor SpacingBetweenSlices; 1 mm is assumed"
+        return
+    gap, stated = float(stack.gaps.mean()), stack.headers[0].stated_gap
+    near = {gap, float(np.linalg.norm(stack.step))}  # some scanners state it along the table, some along the normal
+    if stated is not None and stack.is_even and min(abs(abs(stated) - one) for one in near) > 0.01 * gap:
+        yield f"the slices lie {gap:.4g} mm apart, SpacingBetweenSlices says {stated:.4g} mm; positions count"
+    if len(stack.headers) == 2:
+        yield "two slices cannot prove an even gap"
 
 
-def _proof(headers: list[Header]) -> tuple[Stack | None, list[str]]:
-    try:
-        stack = prove(headers)
-    except DicomError as error:
-        return None, [str(error)]
-    return stack, notes(stack)
+def _notes(headers: Sequence[Header]) -> Iterator[str]:
+    if any(header.photometric == "MONOCHROME1" for header in headers):
+        yield "MONOCHROME1: low values are meant to be shown bright; values are kept as stored"
+    if any(header.padding for header in headers):
+        yield "PixelPaddingValue: voxels outside the scan hold a filler; values are kept as stored"
+    if any(header.lossy for header in headers):
+        yield "lossy compression: values are not those of the scanner"
 
 
-def _unique(values: Iterable[str]) -> list[str]:
+def _unique(values: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from medgan.atomic import replacing
 from medgan.errors import GeometryError, InputError
 from medgan.formats.dicom.attributes import KINDS, kind_of
 from medgan.formats.dicom.derive import Order, slices_like, slices_of
-from medgan.formats.dicom.headers import quietly
+from medgan.formats.dicom.elements import quietly
 from medgan.formats.dicom.source import Source
 from medgan.formats.dicom.stored import scaled, stored
+from medgan.formats.dicom.straighten import onto_slices
 from medgan.formats.dicom.subject import Subject
 from medgan.formats.sidecar import sampling_to_json
 from medgan.volume import Grid, Volume
@@ -64,7 +66,7 @@ def write(
     """
     source = _source(volume, like, subject)
     volume = _with_modality(volume, like, capture=bool(subject and subject.seed))
-    placed = _straight(volume) if source is None else _onto(volume, source.grid)
+    placed = _straight(volume) if source is None else _on_slices(volume, source)
     synthetic, is_map = volume.synthetic is not None, bool(volume.synthetic and volume.synthetic.quantity)
     order = Order(
         volume=placed,
@@ -132,6 +134,24 @@ def _straight(volume: Volume) -> Volume:
         return turned
     # Left-handed: slices must run along the normal of their rows and columns.
     return volume.reorient("LPI")
+
+
+def _on_slices(volume: Volume, source: Source) -> Volume:
+    """The volume on the source's slices, whose places are theirs alone: from the straight grid it is resampled."""
+    exact = source.stack.grid
+    if exact is not None and (not source.resampled or _lies_on(volume, exact)):
+        return _onto(volume, exact)
+    placed = _onto(volume, source.grid)
+    array = onto_slices(placed.array, source.grid, source.stack)
+    return replace(placed, array=array, grid=source.stack.nominal_grid)
+
+
+def _lies_on(volume: Volume, grid: Grid) -> bool:
+    try:
+        _onto(volume, grid)
+    except GeometryError:
+        return False
+    return True
 
 
 def _onto(volume: Volume, grid: Grid) -> Volume:

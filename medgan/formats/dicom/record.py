@@ -1,0 +1,96 @@
+"""What is kept of a series beside its voxels: how it was acquired, when each volume began, where each slice lay.
+
+None of it tells who the patient is: times are differences, places are millimetres in the scanner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset
+
+from medgan.formats.dicom.bids import acquisition
+from medgan.formats.dicom.diffusion import diffusion, gradients_of
+from medgan.formats.dicom.elements import number, open_dicom, quietly, text
+from medgan.formats.dicom.frames import pictures
+from medgan.formats.dicom.headers import Header
+from medgan.formats.dicom.scan import Series
+from medgan.formats.dicom.stack import LPS_TO_RAS, Stack
+from medgan.formats.gradients import Gradients
+
+__all__ = ["about", "gradients", "times_s"]
+
+_NEAR = 0.05  # clocks of scanners stray from the repetition time by less than this share of it
+
+
+def about(series: Series) -> dict[str, Any]:
+    """Entries for a JSON file: how the series was acquired, and the place of each slice where a grid cannot say it."""
+    first = series.stacks[0]
+    told = acquisition(_first_header(first))
+    is_exact = first.grid is not None and not first.lean_deg and series.grid is not None and not _is_filled(series)
+    return told if is_exact else told | _places(first)
+
+
+def gradients(series: Series) -> Gradients | None:
+    """How diffusion was weighted in each volume; None where it was not."""
+    if series.modality != "MR" or series.num_volumes < 2:
+        return None
+    return gradients_of([diffusion(_first_header(stack)) for stack in series.stacks])
+
+
+def times_s(series: Series) -> list[float] | None:
+    """When each volume began, seconds after the first; None where files do not tell, or tell one time for all."""
+    if series.num_volumes < 2:
+        return None
+    headers = [_first_header(stack) for stack in series.stacks]
+    clock = [_clock_s(header) for header in headers]
+    repetition = number(headers[0], "RepetitionTime")
+    step = None if repetition is None else repetition / 1000
+    if any(time is None for time in clock) or np.diff(np.array(clock, float)).min() <= 0:
+        return None
+    times = [float(time) for time in np.array(clock, float) - float(clock[0] or 0)]
+    if step and abs(times[-1] / (len(times) - 1) - step) < _NEAR * step:
+        return [index * step for index in range(len(times))]
+    return times
+
+
+def _clock_s(header: Dataset) -> float | None:
+    """Seconds of the day at which a picture was taken."""
+    stated = text(header, "AcquisitionDateTime")[8:] or text(header, "AcquisitionTime") or text(header, "ContentTime")
+    digits = stated.split("+")[0].split("-")[0].replace(":", "")
+    try:
+        return int(digits[:2]) * 3600 + int(digits[2:4]) * 60 + float(digits[4:] or 0)
+    except ValueError:
+        return None
+
+
+def _is_filled(series: Series) -> bool:
+    return series.grid is not None and series.grid.shape[2] != len(series.stacks[0].headers)
+
+
+def _places(stack: Stack) -> dict[str, Any]:
+    """In RAS+ mm, as the affine is: the first pixel of each slice, and where rows and columns of pixels run."""
+    return {
+        "SlicePositions": _rounded(stack.places @ LPS_TO_RAS[:3, :3]),
+        "SliceDirections": _rounded(stack.axes[:2] @ LPS_TO_RAS[:3, :3]),
+        "SlicePixelSpacing": list(stack.headers[0].pixel_spacing or ()),
+    }
+
+
+def _rounded(values: Any) -> list[list[float]]:
+    return [[round(float(value), 6) + 0.0 for value in row] for row in values]
+
+
+def _first_header(stack: Stack) -> Dataset:
+    first: Header = stack.headers[0]
+    return _told(first.path)[first.frame]
+
+
+@lru_cache(maxsize=1)
+def _told(path: Path) -> Sequence[Dataset]:
+    with quietly():
+        return [picture.dataset for picture in pictures(open_dicom(path, pixels=False))]
