@@ -9,7 +9,7 @@ from typing import Any
 
 from medgan.atomic import refuse_full_folder
 from medgan.errors import InputError, MedganError, OutputError
-from medgan.formats import dicom, is_nifti_name, nifti, read, write
+from medgan.formats import dicom, is_nifti_name, itk, nifti, read, write
 from medgan.formats.dicom import Repair, Series, record
 from medgan.progress import track
 from medgan.volume import Volume
@@ -171,7 +171,10 @@ def _told(series: Series) -> Converted:
 
 def _written(series: Series, out: Path, like: Path | None = None) -> Converted:
     if is_nifti_name(out):
-        return replace(_told(series), path=_nifti(series, out))
+        told = _told(series)
+        return replace(told, path=_nifti(series, out), problems=(*told.problems, *record.problems(series)))
+    if itk.is_itk_name(out):
+        return replace(_told(series), path=itk.write(dicom.read_series(series), out, about=record.about(series)))
     template = read(like) if like else None
     volume = dicom.read_series(series)
     return replace(_told(series), path=write(_with_meaning_of(volume, template), out, like=template))

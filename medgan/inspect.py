@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medgan.errors import InputError, MedganError
-from medgan.formats import dicom, grey, is_nifti_name, nifti, npz, png
+from medgan.formats import dicom, grey, is_nifti_name, itk, nifti, npz, png
 from medgan.progress import track
 from medgan.volume import Grid, Volume
 
@@ -30,7 +30,7 @@ class Finding:
 
     Args:
         path: relative to what was inspected: a file, or the folder of a DICOM series.
-        kind: `dicom`, `nifti`, `png`, or `npz` for a set of images.
+        kind: `dicom`, `nifti`, `metaimage`, `nrrd`, `png`, or `npz` for a set of images.
         series: SeriesInstanceUID, "" for NIfTI.
         description: SeriesDescription.
         name: of a DICOM series, as `--series` takes it and `convert` names files.
@@ -98,6 +98,7 @@ def inspect(path: Path, *, identity: bool = False) -> list[Finding]:
     others = [file for file in files if file not in known]
     looks: list[Callable[[], Finding]] = [partial(_dicom, one, path, identity) for one in series]
     looks += [partial(_nifti, file, path) for file in others if _is_nifti(file)]
+    looks += [partial(_itk, file, path) for file in others if _is_itk(file)]
     looks += [partial(_png, file, path) for file in others if _is_png(file)]
     looks += [partial(_npz, file, path) for file in others if _may_be_set(file)]
     looks += [partial(_no_dicom, file, path) for file in others if _is_false_dicom(file)]
@@ -109,7 +110,12 @@ def _parts(series: dicom.Series) -> list[dicom.Series]:
     folders = sorted({file.parent for file in series.files})
     if series.grid is not None or len(folders) == 1:
         return [series]
-    parts = [part for folder in folders for part in dicom.find_series(folder) if (part.uid, part.labels) == (series.uid, series.labels)]
+    parts = [
+        part
+        for folder in folders
+        for part in dicom.find_series(folder)
+        if (part.uid, part.labels) == (series.uid, series.labels)
+    ]
     return parts if any(part.grid is not None and part.num_slices > 1 for part in parts) else [series]
 
 
@@ -138,10 +144,19 @@ def _dicom(series: dicom.Series, root: Path, identity: bool) -> Finding:
 def _nifti(file: Path, root: Path) -> Finding:
     finding = Finding(path=_relative(file, root), kind="nifti")
     try:
-        grid, oddities = nifti.read_grid(file), nifti.oddities(file)
+        grid, oddities = nifti.read_set_grid(file), nifti.oddities(file)
     except MedganError as error:
         return replace(finding, error=_without(error, file))
     return _read(replace(_placed(finding, grid), problems=oddities), file, lambda: nifti.read_set(file))
+
+
+def _itk(file: Path, root: Path) -> Finding:
+    finding = Finding(path=_relative(file, root), kind="nrrd" if file.name.lower().endswith("rrd") else "metaimage")
+    try:
+        grid, oddities = itk.read_grid(file), itk.oddities(file)
+    except MedganError as error:
+        return replace(finding, error=_without(error, file))
+    return _read(replace(_placed(finding, grid), problems=oddities), file, lambda: [itk.read(file)])
 
 
 def _png(file: Path, root: Path) -> Finding:
@@ -272,6 +287,10 @@ def _is_nifti(file: Path) -> bool:
     if file.name.startswith(".") or file.name.endswith((".img", ".img.gz")):
         return False
     return is_nifti_name(file) or nifti.is_nifti(file)
+
+
+def _is_itk(file: Path) -> bool:
+    return not file.name.startswith(".") and (itk.is_itk_name(file) or itk.is_itk(file))
 
 
 def _is_png(file: Path) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medgan.convert import convert
+from medgan.convert import convert as convert_all
 from medgan.errors import InputError, OutputError
 from medgan.formats import read, write
 from medgan.formats.dicom import Subject
@@ -18,6 +18,13 @@ from medgan.volume import Grid, Volume
 GRID = Grid.regular((8, 9, 5), spacing_mm=(0.7, 0.9, 3), origin_mm=(10.123, -20, 30))
 CT = Volume((np.arange(360).reshape(8, 9, 5) - 1024).astype(np.int16), GRID, unit="HU", modality="CT")
 SAGITTAL = "dicom/dcm_qa_decubitus/HFS_3_t1_fl2d_sag"
+
+
+def convert(*args: Path, **options: object) -> Path:
+    """What one scan became."""
+    (done,) = convert_all(*args, **options)
+    assert done.path is not None
+    return done.path
 
 
 @pytest.fixture
@@ -63,7 +70,7 @@ def test_nothing_is_overwritten(series: Path, tmp_path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(OutputError, match=r"x\.nii\.gz: exists already"):
         convert(series, path)
-    with pytest.raises(OutputError, match="series: exists already"):
+    with pytest.raises(OutputError, match="series: is a folder with something in it"):
         convert(path, series, like=series)
     assert path.read_bytes() == before
 

@@ -120,7 +120,7 @@ def test_what_cannot_be_read_is_a_finding(tmp_path: Path) -> None:
     assert found["a/good.nii.gz"].error == ""
     assert "damaged or cut short" in found["a/cut.nii.gz"].error
     assert "it is empty" in found["a/empty.nii"].error
-    assert "holds 4 volumes" in found["four.nii"].error
+    assert (found["four.nii"].num_volumes, found["four.nii"].error) == (4, "")
     assert "27 of 27 voxels are NaN" in found["nan.nii"].error
     assert "not DICOM" in found["junk.dcm"].error
     assert found["nan.nii"].shape == (3, 3, 3)
@@ -168,7 +168,9 @@ def test_real_scans_are_all_found(shared: Path) -> None:
     assert sum(finding.kind == "nifti" for finding in found) == len(list((shared / "dicom").rglob("*.nii.gz")))
     sagittal = by_path["dcm_qa_decubitus/HFS_3_t1_fl2d_sag"]
     assert (sagittal.shape, sagittal.orientation, sagittal.error) == ((256, 256, 35), "PIR", "")
-    assert "gantry tilt" in by_path["dcm_qa_ct/Philips_S21610/S2010"].error
+    assert "gantry tilt" in by_path["dcm_qa_ct/Philips_S21610/S2010"].problems[0]
+    assert by_path["dicom2nifti/tests/data/siemens/dti_classic/001"].num_volumes == 2
+    assert by_path["dicom2nifti/tests/data/siemens/dti_classic/001_ground_truth.nii.gz"].num_volumes == 2
     assert "missing" in by_path["dicom2nifti/tests/data/failing/sliceincrement/001"].error
 
 

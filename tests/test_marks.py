@@ -314,7 +314,7 @@ def test_places_without_images_are_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         is_marked(tmp_path / "nowhere")
     (tmp_path / "cases.csv").write_text("case\n")
-    with pytest.raises(InputError, match=r"holds no image; give NIfTI, PNG, DICOM or \.npz files"):
+    with pytest.raises(InputError, match=r"holds no image; give NIfTI, MetaImage, NRRD, PNG, DICOM or \.npz files"):
         missing_marks(tmp_path)
 
 

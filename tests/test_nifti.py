@@ -98,6 +98,68 @@ def test_a_singular_affine_is_refused(tmp_path: Path) -> None:
         nifti.read(path)
 
 
+def of_qform(path: Path, direction: np.ndarray, qfac: float, **fields: Any) -> Path:
+    """A file whose place is told by a quaternion alone, with other header fields at will."""
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = direction * (0.9, 1.1, 3), (-80.5, 12.25, 40)
+    saved(path, nib.Nifti1Image(ramp(), affine))
+    header = nib.load(path).header.copy()
+    header.set_qform(affine, 1)
+    header.set_sform(None, 0)
+    header["pixdim"][0] = qfac
+    for key, value in fields.items():
+        header[key] = value
+    path.write_bytes(header.binaryblock + path.read_bytes()[348:])
+    return path
+
+
+TURN = Rotation.from_euler("xyz", (10, -35, 160), degrees=True).as_matrix()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("qfac", [1.0, -1.0, 0.0])
+def test_a_quaternion_means_what_it_means_to_simpleitk(tmp_path: Path, mirrored: bool, qfac: float) -> None:
+    """A sign of 0 counts as 1, as the standard has it; -1 turns the third axis round."""
+    path = of_qform(tmp_path / "x.nii", TURN * (1, 1, -1 if mirrored else 1), qfac)
+    seen = nifti.read(path)
+    assert (np.linalg.det(seen.grid.direction) < 0) == (qfac == -1)
+    lps = sitk.ReadImage(path)
+    for index in [(0, 0, 0), (4, 0, 0), (0, 5, 0), (0, 0, 6)]:
+        world = np.array(lps.TransformIndexToPhysicalPoint(index)) * (-1, -1, 1)
+        assert np.abs(world - seen.grid.to_world(index)).max() < 1e-3
+
+
+def test_the_sform_code_decides_and_not_its_rows(tmp_path: Path) -> None:
+    path = of_qform(tmp_path / "x.nii", TURN, 1, srow_x=(9, 0, 0, 0), srow_y=(0, 9, 0, 0), srow_z=(0, 0, 9, 0))
+    assert nifti.read(path).grid.spacing_mm == pytest.approx((0.9, 1.1, 3))
+    empty = of_qform(tmp_path / "y.nii", TURN, 1, sform_code=1, srow_x=0, srow_y=0, srow_z=0)
+    with pytest.raises(NiftiError, match="the affine is singular"):
+        nifti.read(empty)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"quatern_b": 0.9, "quatern_c": 0.9, "quatern_d": 0.9}, "its qform is no rotation"),
+        ({"quatern_b": np.nan}, r"damaged|no rotation|finite"),
+        ({"pixdim": (1, 0, 1, 1, 0, 0, 0, 0)}, "has voxels of 0×1×1 mm, and no sform"),
+        ({"qoffset_x": np.inf}, "finite"),
+        ({"qform_code": 0}, "knows no orientation"),
+        ({"qform_code": -1}, "knows no orientation"),
+    ],
+)
+def test_a_qform_that_is_no_place_is_refused(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(NiftiError, match=reason):
+        nifti.read(of_qform(tmp_path / "x.nii", TURN, 1, **fields))
+
+
+def test_a_broken_qform_beside_an_sform_is_odd_but_read(tmp_path: Path) -> None:
+    rows = {f"srow_{axis}": row for axis, row in zip("xyz", OBLIQUE.affine[:3], strict=True)}
+    path = of_qform(tmp_path / "x.nii", TURN, 1, sform_code=1, quatern_b=0.9, quatern_c=0.9, quatern_d=0.9, **rows)
+    assert nifti.read(path).grid.same_as(OBLIQUE, tolerance_mm=1e-3)
+    assert "the qform is broken, the sform is used" in nifti.oddities(path)
+
+
 # --- what is accepted and what is refused -----------------------------------------------------------------------------
 
 

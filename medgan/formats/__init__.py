@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medgan.errors import DicomError, InputError, OutputError
-from medgan.formats import nifti
+from medgan.formats import itk, nifti
 from medgan.volume import Grid, Volume
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Header", "is_nifti_name", "read", "read_header", "write"]
 
-_ACCEPTED = "give a NIfTI file, a DICOM file or the folder of a DICOM series, or a grey PNG"
+_ACCEPTED = "give a NIfTI, MetaImage or NRRD file, a DICOM file or the folder of a DICOM series, or a grey PNG"
 _PICTURES = {b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP"}
 _NIFTI_NAMES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
 
@@ -39,7 +39,7 @@ def read(path: Path, *, series: str | None = None) -> Volume:
     """Read one scan: (X, Y, Z) voxels in the unit that it states, on a grid in RAS+ mm.
 
     Args:
-        path: a NIfTI file, a grey PNG, a DICOM file, or a folder with a DICOM series.
+        path: a NIfTI, MetaImage or NRRD file, a grey PNG, a DICOM file, or a folder with a DICOM series.
         series: SeriesInstanceUID, SeriesNumber or SeriesDescription, where a folder holds several DICOM series.
 
     Raises:
@@ -48,6 +48,8 @@ def read(path: Path, *, series: str | None = None) -> Volume:
     path = _existing(path)
     if _holds_nifti(path):
         return nifti.read(path)
+    if _holds_itk(path):
+        return itk.read(path)
     if _holds_png(path):
         from medgan.formats import grey
 
@@ -69,6 +71,8 @@ def read_header(path: Path) -> Header:
     path = _existing(path)
     if _holds_nifti(path):
         return Header(nifti.read_grid(path))
+    if _holds_itk(path):
+        return Header(itk.read_grid(path))
     if _holds_png(path):
         from medgan.formats import grey
 
@@ -88,13 +92,15 @@ def write(
     description: str = "",
     limits: tuple[float, float] | None = None,
 ) -> Path:
-    """Write one scan: `.nii` and `.nii.gz` become NIfTI, `.png` one slice as a picture, no ending a folder of DICOM.
+    """Write one scan, in the format that its name says; a name without an ending is a folder of DICOM.
+
+    `.nii` and `.nii.gz` are NIfTI, `.mha` and `.mhd` MetaImage, `.nrrd` NRRD, and `.png` one slice as a picture.
 
     Args:
         volume: to be written.
         path: of the new file or folder.
         like: a volume read from the study that a DICOM series is to join; its space code is taken for NIfTI.
-        subject: the person that a DICOM series without `like` is of; NIfTI and PNG files name nobody.
+        subject: the person that a DICOM series without `like` is of; other files name nobody.
         description: one line, the series' description; a PNG has none.
         limits: the values, in the volume's unit, that a PNG shows black and white; see `medgan.formats.grey.write`.
 
@@ -105,14 +111,16 @@ def write(
     path = Path(path)
     if path.name.endswith((".nii", ".nii.gz")):
         return nifti.write(volume, path, like=like, description=description)
+    if path.name.endswith(itk.ENDINGS):
+        return itk.write(volume, path, description=description)
     if path.name.endswith(".png"):
         from medgan.formats import grey
 
         return grey.write(volume, path, limits=limits)
     if path.suffix and not path.is_dir():
         raise OutputError(
-            f"{path}: the ending {path.suffix} is not written; end the name in .nii or .nii.gz for NIfTI, "
-            "or give it no ending for a folder of DICOM; one slice may also be a .png"
+            f"{path}: the ending {path.suffix} is not written; end the name in .nii or .nii.gz for NIfTI, in "
+            ".mha, .mhd or .nrrd for ITK, or give it no ending for a folder of DICOM; one slice may also be a .png"
         )
     from medgan.formats import dicom
 
@@ -132,8 +140,8 @@ def _existing(path: Path) -> Path:
 
 
 def _holds_nifti(path: Path) -> bool:
-    """True for NIfTI, False for what is PNG or may be DICOM; anything else is refused."""
-    if path.is_dir() or _holds_png(path):
+    """True for NIfTI, False for what is ITK's or PNG or may be DICOM; anything else is refused."""
+    if path.is_dir() or _holds_png(path) or _holds_itk(path):
         return False
     if nifti.is_nifti(path):
         return True
@@ -146,7 +154,12 @@ def _holds_nifti(path: Path) -> bool:
         return True
     _refuse_other_pictures(path)
     seen = f"a file of {path.stat().st_size} bytes ending in {path.suffix or 'nothing'}"
-    raise InputError(f"{path}: is neither NIfTI nor DICOM (seen: {seen}); {_ACCEPTED}")
+    raise InputError(f"{path}: is neither NIfTI, MetaImage, NRRD nor DICOM (seen: {seen}); {_ACCEPTED}")
+
+
+def _holds_itk(path: Path) -> bool:
+    """True for MetaImage and NRRD, and for damaged files of such names: the reader says what is wrong with them."""
+    return path.is_file() and (itk.is_itk(path) or itk.is_itk_name(path))
 
 
 def _holds_png(path: Path) -> bool:

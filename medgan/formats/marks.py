@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medgan.errors import InputError
-from medgan.formats import nifti, npz, png
+from medgan.formats import itk, nifti, npz, png
 
 __all__ = ["is_marked", "missing_marks"]
 
-_NAMES = (".nii", ".nii.gz", ".png", ".dcm", ".ima")
+_NAMES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".png", ".dcm", ".ima")
 
 
 def is_marked(path: Path) -> bool:
@@ -25,12 +25,12 @@ def is_marked(path: Path) -> bool:
 def missing_marks(path: Path) -> tuple[str, ...]:
     """What is missing of the marks of synthetic images: a line for each file that lacks some, none if all is there.
 
-    Looked at are NIfTI, PNG and DICOM files, which are told by content, and sets of images in `.npz` files. What counts
-    is in the image itself: a JSON file beside it may be lost.
+    Looked at are NIfTI, MetaImage, NRRD, PNG and DICOM files, which are told by content, and sets of images in `.npz`
+    files. What counts is in the image itself: a JSON file beside it may be lost.
 
     | format | has to have |
     |---|---|
-    | NIfTI | a comment or a description that says synthetic |
+    | NIfTI, MetaImage, NRRD | a comment or a description that says synthetic |
     | PNG | the text Synthetic, medgan's comment, and DigitalSourceType in its XMP |
     | DICOM | SyntheticData YES, Synthesizing Equipment, ImageType DERIVED |
     | npz | a mark for each image |
@@ -47,7 +47,7 @@ def missing_marks(path: Path) -> tuple[str, ...]:
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     found = {file: lacks for file in files if (lacks := _lacks(file)) is not None}
     if not found:
-        raise InputError(f"{path}: holds no image; give NIfTI, PNG, DICOM or .npz files")
+        raise InputError(f"{path}: holds no image; give NIfTI, MetaImage, NRRD, PNG, DICOM or .npz files")
     return tuple(f"{_name(file, path)}: lacks {', '.join(lacks)}" for file, lacks in found.items() if lacks)
 
 
@@ -55,6 +55,8 @@ def _lacks(file: Path) -> tuple[str, ...] | None:
     """What one file lacks; None if it is no image."""
     if nifti.is_nifti(file):
         return () if nifti.read_mark(file) else ("a comment that it is synthetic",)
+    if itk.is_itk(file):
+        return () if itk.read_mark(file) else ("a comment that it is synthetic",)
     if png.is_png(file):
         return png.missing_marks(png.open_png(file, grey=False).text)
     if file.suffix == ".npz":

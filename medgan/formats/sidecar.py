@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ __all__ = [
 _UNITS = {"bqml": "Bq/ml", "bq/ml": "Bq/ml", "hu": "HU"}
 _GENERATOR = "medgan"
 _DESCRIP = "synthetic, medgan"
+_ENDINGS = (".nii", ".hdr", ".img", ".png", ".mha", ".mhd", ".nrrd", ".nhdr")
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,16 @@ class Marks:
         """These marks, with those of another source where these are silent."""
         return Marks(self.unit or other.unit, self.modality or other.modality, self.synthetic or other.synthetic)
 
-    def to_json(self, description: str = "") -> dict[str, Any]:
-        """Plain values to be written as JSON."""
-        fields: dict[str, Any] = {"Modality": self.modality, "Units": self.unit, "SeriesDescription": description}
-        fields = {key: value for key, value in fields.items() if value}
+    def to_json(self, description: str = "", about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Plain values to be written as JSON.
+
+        Args:
+            description: one line, the series' description.
+            about: further entries, such as how a scanner acquired the image and where its slices were; an entry that
+                has the name of a mark gives way to the mark.
+        """
+        marks = {"Modality": self.modality, "Units": self.unit, "SeriesDescription": description}
+        fields = {**(about or {}), **{key: value for key, value in marks.items() if value}}
         if self.synthetic:
             fields |= {"Quantity": self.synthetic.quantity} if self.synthetic.quantity else {}
             fields |= {"SyntheticData": True, "Synthesis": _synthesis_to_json(self.synthetic)}
@@ -81,7 +89,7 @@ def sidecar_path(image: Path) -> Path:
         'sub-01/t1.json'
     """
     name = image.name.removesuffix(".gz")
-    stem = name.rpartition(".")[0] if name.endswith((".nii", ".hdr", ".img", ".png")) else name
+    stem = name.rpartition(".")[0] if name.lower().endswith(_ENDINGS) else name
     return image.with_name(f"{stem}.json")
 
 

@@ -17,6 +17,7 @@ from medgan.formats.dicom.elements import DAMAGE, number, open_dicom, quietly, t
 from medgan.formats.dicom.frames import pictures
 from medgan.formats.dicom.headers import Header
 from medgan.formats.dicom.mark import synthesis_of, unit_of
+from medgan.formats.dicom.pixels import pixels_of
 from medgan.formats.dicom.repair import Repair, plan
 from medgan.formats.dicom.scan import Series, find_series
 from medgan.formats.dicom.source import Source, remembered
@@ -184,14 +185,14 @@ def _slices(headers: Iterable[Header], remember: bool) -> dict[tuple[Path, int],
             found |= {_key(header): one for header, one in _of_file(path, list(group), remember)}
         except OSError as error:
             raise DicomError(f"{path.name}: cannot be read ({error.strerror or error}); check the file") from error
-        except (*DAMAGE, RuntimeError) as error:
-            raise DicomError(f"{path.name}: {_undecodable(path)}") from error
+        except DAMAGE as error:
+            raise DicomError(f"{path.name}: its header is damaged ({type(error).__name__}); send it again") from error
     return found
 
 
 def _of_file(path: Path, headers: Sequence[Header], remember: bool) -> Iterator[tuple[Header, _Slice]]:
     dataset = open_dicom(path, pixels=True)
-    pixels, told = dataset.pixel_array, list(pictures(dataset))
+    pixels, told = pixels_of(dataset, path), list(pictures(dataset))
     for header in headers:
         own = told[header.frame].dataset
         picture = _cut(pixels, header, path)
@@ -210,15 +211,6 @@ def _cut(pixels: Array, header: Header, path: Path) -> Array:
     if picture.shape != (header.rows, header.columns):
         raise DicomError(f"{path.name}: holds {pixels.shape} pixels, not what its header says; send it again")
     return picture
-
-
-def _undecodable(path: Path) -> str:
-    syntax = open_dicom(path, pixels=False).file_meta.get("TransferSyntaxUID")
-    known = f"{syntax.name} ({syntax})" if syntax else "an encoding that it does not name"
-    return (
-        f"its pixels, stored as {known}, cannot be decoded: damaged, or an encoding that is not supported; "
-        "send it again, or decompress it, for example with dcmdjpeg"
-    )
 
 
 def _rescale(dataset: Dataset, path: Path) -> tuple[float, float]:

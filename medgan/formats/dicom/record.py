@@ -14,15 +14,15 @@ import numpy as np
 from pydicom import Dataset
 
 from medgan.formats.dicom.bids import acquisition
-from medgan.formats.dicom.diffusion import diffusion, gradients_of
-from medgan.formats.dicom.elements import number, open_dicom, quietly, text
+from medgan.formats.dicom.diffusion import Diffusion, diffusion, gradients_of
+from medgan.formats.dicom.elements import DAMAGE, number, open_dicom, quietly
 from medgan.formats.dicom.frames import pictures
 from medgan.formats.dicom.headers import Header
 from medgan.formats.dicom.scan import Series
 from medgan.formats.dicom.stack import LPS_TO_RAS, Stack
 from medgan.formats.gradients import Gradients
 
-__all__ = ["about", "gradients", "times_s"]
+__all__ = ["about", "gradients", "problems", "times_s"]
 
 _NEAR = 0.05  # clocks of scanners stray from the repetition time by less than this share of it
 
@@ -37,19 +37,26 @@ def about(series: Series) -> dict[str, Any]:
 
 def gradients(series: Series) -> Gradients | None:
     """How diffusion was weighted in each volume; None where it was not."""
+    return gradients_of(_readings(series))
+
+
+def problems(series: Series) -> tuple[str, ...]:
+    """What could not be told of the gradients, each once."""
+    return tuple(dict.fromkeys(one.problem for one in _readings(series) if one and one.problem))
+
+
+def _readings(series: Series) -> list[Diffusion | None]:
     if series.modality != "MR" or series.num_volumes < 2:
-        return None
-    return gradients_of([diffusion(_first_header(stack)) for stack in series.stacks])
+        return []
+    return [diffusion(_first_header(stack)) for stack in series.stacks]
 
 
 def times_s(series: Series) -> list[float] | None:
     """When each volume began, seconds after the first; None where files do not tell, or tell one time for all."""
     if series.num_volumes < 2:
         return None
-    headers = [_first_header(stack) for stack in series.stacks]
-    clock = [_clock_s(header) for header in headers]
-    repetition = number(headers[0], "RepetitionTime")
-    step = None if repetition is None else repetition / 1000
+    clock = [_clock_s(stack.headers[0]) for stack in series.stacks]
+    step = _repetition_s(series)
     if any(time is None for time in clock) or np.diff(np.array(clock, float)).min() <= 0:
         return None
     times = [float(time) for time in np.array(clock, float) - float(clock[0] or 0)]
@@ -58,9 +65,17 @@ def times_s(series: Series) -> list[float] | None:
     return times
 
 
-def _clock_s(header: Dataset) -> float | None:
+def _repetition_s(series: Series) -> float | None:
+    try:
+        stated = number(_first_header(series.stacks[0]), "RepetitionTime")
+    except DAMAGE:
+        return None
+    return None if stated is None else stated / 1000
+
+
+def _clock_s(header: Header) -> float | None:
     """Seconds of the day at which a picture was taken."""
-    stated = text(header, "AcquisitionDateTime")[8:] or text(header, "AcquisitionTime") or text(header, "ContentTime")
+    stated = header.told("AcquisitionDateTime")[8:] or header.told("AcquisitionTime") or header.told("ContentTime")
     digits = stated.split("+")[0].split("-")[0].replace(":", "")
     try:
         return int(digits[:2]) * 3600 + int(digits[2:4]) * 60 + float(digits[4:] or 0)

@@ -1,0 +1,57 @@
+"""gzip, the fast way.
+
+Written by ISA-L at its level 2: seven times as fast as zlib at level 4, for files that are some 10 % larger. Neither
+time nor name are in the file, so that the same image gives the same file; which bytes they are is up to the version
+of ISA-L and the kind of processor.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from isal import igzip as _untyped
+from isal import isal_zlib
+
+__all__ = ["MAX_RATIO", "PACKING_DAMAGE", "is_gzip", "opened", "packing", "unpacked"]
+
+MAX_RATIO = 1040  # no byte of a deflate stream becomes more
+PACKING_DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, cast(Any, isal_zlib.error))
+_GZIP = b"\x1f\x8b"
+_LEVEL = 2
+_BUFFER = 1 << 20
+_igzip: Any = _untyped
+
+
+def is_gzip(path: Path) -> bool:
+    """True if a file starts as gzip does."""
+    with path.open("rb") as stream:
+        return stream.read(2) == _GZIP
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, decompressed if they start as gzip does."""
+    if is_gzip(path):
+        with _igzip.open(path, "rb") as stream:
+            yield cast(BinaryIO, stream)
+    else:
+        with path.open("rb") as plain:
+            yield plain
+
+
+def unpacked(stream: BinaryIO) -> BinaryIO:
+    """The decompressed bytes of a stream that stands where gzip starts."""
+    return cast(BinaryIO, _igzip.GzipFile(fileobj=stream, mode="rb"))
+
+
+@contextmanager
+def packing(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """A stream that compresses into another one."""
+    packed = _igzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=stream, mtime=0)
+    with packed, io.BufferedWriter(cast(io.RawIOBase, packed), _BUFFER) as buffered:
+        yield cast(BinaryIO, buffered)
