@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medgan.augment.trial import try_set as utility
     from medgan.cache import cache
     from medgan.convert import convert
+    from medgan.deidentify import deidentify
     from medgan.demo import demo
     from medgan.errors import MedganError
     from medgan.evaluate import evaluate
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from medgan.import_weights import import_weights
     from medgan.index import index
     from medgan.inspect import inspect
+    from medgan.pull import pull
+    from medgan.push import push
     from medgan.report import report
+    from medgan.serve_dicom import serve_dicom
     from medgan.train import train
     from medgan.translate import translate
     from medgan.volume import Grid, Synthesis, Volume
@@ -39,6 +43,7 @@ __all__ = [
     "audit",
     "cache",
     "convert",
+    "deidentify",
     "demo",
     "evaluate",
     "export",
@@ -46,17 +51,35 @@ __all__ = [
     "index",
     "inspect",
     "project",
+    "pull",
+    "push",
     "read",
     "report",
     "sample",
     "select",
+    "serve_dicom",
     "train",
     "translate",
     "utility",
     "write",
 ]
 
-_VERBS = ("cache", "convert", "demo", "evaluate", "import_weights", "index", "inspect", "report", "train", "translate")
+_VERBS = (
+    "cache",
+    "convert",
+    "deidentify",
+    "demo",
+    "evaluate",
+    "import_weights",
+    "index",
+    "inspect",
+    "pull",
+    "push",
+    "report",
+    "serve_dicom",
+    "train",
+    "translate",
+)
 _HOMES = {
     **{verb: (verb, verb) for verb in _VERBS},
     **{name: ("volume", name) for name in ("Grid", "Synthesis", "Volume")},

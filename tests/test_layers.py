@@ -19,7 +19,7 @@ ROWS = [
     {"volume", "atomic", "progress", "imageset"},
     {"formats", "prep", "nets", "losses", "penalties", "metrics", "pictures", "baselines"},
     {"cases", "cache", "device", "conditions", "schedule"},
-    {"models", "inspect", "convert", "index", "match", "phantom"},
+    {"models", "inspect", "lint", "convert", "deidentify", "index", "match", "phantom", "pull", "push"},
     {"scans", "jitter", "ledger", "diagram", "board"},
     {"data"},
     {"config", "sliding", "views"},
@@ -29,7 +29,7 @@ ROWS = [
     {"sampling"},
     {"ensemble", "train", "import_weights"},
     {"translate", "evaluate", "cost"},
-    {"study", "report"},
+    {"study", "report", "serve_dicom"},
     {"augment"},
     {"demo", "tables"},
     {"cli"},
@@ -37,6 +37,9 @@ ROWS = [
 ]
 HOMES = {
     "pydicom": {"formats"},
+    "pynetdicom": {"formats"},
+    "dicomweb_client": {"formats"},
+    "requests": {"formats"},
     "nibabel": {"formats"},
     "typer": {"cli"},
     "rich": {"progress"},

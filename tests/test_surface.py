@@ -19,8 +19,9 @@ from medgan.cli import app
 
 NAMES = [
     "Grid", "MedganError", "Synthesis", "Volume", "__version__",
-    "audit", "cache", "convert", "demo", "evaluate", "export", "import_weights", "index", "inspect", "project", "read",
-    "report", "sample", "select", "train", "translate", "utility", "write",
+    "audit", "cache", "convert", "deidentify", "demo", "evaluate", "export", "import_weights", "index", "inspect",
+    "project", "pull", "push", "read", "report", "sample", "select", "serve_dicom", "train", "translate", "utility",
+    "write",
 ]  # fmt: skip
 COMMANDS = {
     "audit": [
@@ -33,6 +34,7 @@ COMMANDS = {
     ],
     "cache": ["--clear"],
     "convert": ["source", "out", "--like", "--series"],
+    "deidentify": ["source", "out", "--key", "--patients", "--shift-dates", "--allow-burned-in", "--json"],
     "demo": ["--out", "--device"],
     "evaluate": ["pred", "ref", "--mask", "--preset", "--range", "--split", "--run", "--std", "--out", "--json"],
     "export": ["run_folder", "--share"],
@@ -41,14 +43,22 @@ COMMANDS = {
         "folder", "--a", "--b", "--contrast", "--image", "--mask", "--out", "--fractions", "--split", "--seed",
         "--patients", "--conditions", "--unpaired",
     ],
-    "inspect": ["path", "--identity", "--json"],
+    "inspect": ["path", "--identity", "--lint", "--source", "--json"],
     "project": ["run_folder", "table", "--out", "--split", "--num", "--steps", "--device", "--json"],
+    "pull": [
+        "peer", "out", "--patient", "--study", "--series", "--accession", "--modality", "--date", "--list",
+        "--identity", "--move-to", "--port", "--host", "--json",
+    ],
+    "push": ["paths", "peer", "--decompress", "--json"],
     "report": ["run_folder", "--out"],
     "sample": [
         "run_folder", "--out", "--num", "--seed", "--condition", "--balance", "--truncation", "--least-patients",
         "--format", "--again", "--device", "--json",
     ],
     "select": ["real", "synthetic", "rules", "--run", "--condition", "--seed", "--json"],
+    "serve-dicom": [
+        "run_folder", "--port", "--aet", "--allow", "--send-to", "--folder", "--host", "--quiet", "--device",
+    ],
     "train": ["config", "overrides", "--out", "--device", "--dry-run"],
     "translate": [
         "run_folder", "source", "out", "--contrast", "--to", "--series", "--split", "--device", "--batch", "--overlap",

@@ -7,11 +7,11 @@ from io import TextIOWrapper
 
 import typer
 
-from medgan.cli import scans, sets
+from medgan.cli import clinic, scans, sets
 from medgan.cli.base import app
 from medgan.errors import MedganError
 
-__all__ = ["app", "main", "scans", "sets"]
+__all__ = ["app", "clinic", "main", "scans", "sets"]
 
 
 def main() -> None:
