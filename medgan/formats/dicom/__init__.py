@@ -3,8 +3,9 @@
 Files become a `Volume` only where they prove to be one stack of slices; everything else is refused with its reason.
 """
 
+from medgan.formats.dicom.choose import chosen
 from medgan.formats.dicom.mark import missing_marks
-from medgan.formats.dicom.read import chosen, read, read_series, read_volumes
+from medgan.formats.dicom.read import read, read_series, read_volumes
 from medgan.formats.dicom.repair import Repair
 from medgan.formats.dicom.scan import Series, find_series, is_dicom
 from medgan.formats.dicom.source import Source

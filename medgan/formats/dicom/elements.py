@@ -169,6 +169,8 @@ def _plain(dataset: Dataset, tag: BaseTag) -> list[Any] | None:
     if not isinstance(element, RawDataElement) or element.value is None:
         return None
     vr = element.VR if element.VR not in {None, "UN"} else _vr(tag)
+    if vr == "US" and len(element.value) == 2:
+        return [int.from_bytes(element.value, "little" if element.is_little_endian else "big")]
     if vr not in _PLAIN_VRS or not element.value.isascii():
         return None
     content = element.value.decode("ascii").rstrip(" \0")

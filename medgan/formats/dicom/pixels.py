@@ -49,13 +49,13 @@ def _decoded(dataset: Dataset) -> Array:
 def _by_simpleitk(dataset: Dataset, path: Path) -> Array:
     """JPEG Extended of 12 bits, which no other decoder for Python reads."""
     try:
-        import SimpleITK as sitk
+        import SimpleITK
     except ImportError:
         raise DicomError(
             f"{path.name}: {_undecodable(path)}; SimpleITK decodes most files of this encoding: pip install SimpleITK"
         ) from None
     try:
-        values = np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO")))
+        values = np.asarray(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path), imageIO="GDCMImageIO")))
     except RuntimeError as error:
         raise DicomError(f"{path.name}: {_undecodable(path)}") from error
     return _stored(values, dataset)
