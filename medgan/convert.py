@@ -11,6 +11,7 @@ from medgan.atomic import refuse_full_folder
 from medgan.errors import InputError, MedganError, OutputError
 from medgan.formats import dicom, is_nifti_name, itk, nifti, read, write
 from medgan.formats.dicom import Repair, Series, record
+from medgan.formats.dicom.scale import SCALINGS, Scaling
 from medgan.progress import track
 from medgan.volume import Volume
 
@@ -56,6 +57,7 @@ def convert(
     series: str | None = None,
     to: str | None = None,
     repair: Repair | None = None,
+    scaling: str = "stated",
 ) -> list[Converted]:
     """Convert every DICOM series of a folder, or one scan.
 
@@ -70,6 +72,7 @@ def convert(
             several.
         to: `nifti`, `mha`, `nrrd` or `dicom`, for a folder; the default is as said for `out`.
         repair: what may be done about slices that are missing, lean or are not evenly apart.
+        scaling: of DICOM values: `stated`, `philips` for Philips MR's floating-point values, `suv` for PET.
 
     Returns:
         What became of each scan; none if the folder holds no DICOM.
@@ -84,6 +87,7 @@ def convert(
     _refuse_existing(out)
     if to is not None and to not in FORMATS:
         raise InputError(f"--to {to}: is no format; give {', '.join(FORMATS)}")
+    values = _scaling(scaling)
     is_scans = source.is_dir() or (source.is_file() and dicom.is_dicom(source))
     if not is_scans:
         return [_file(source, out, like, to)]
@@ -91,10 +95,10 @@ def convert(
     if series is not None or _is_file(out):
         found = [dicom.chosen(found, series, source)] if found else []
     if _is_file(out):
-        return [_written(one, out, like) for one in found]
+        return [_written(one, out, values, like) for one in found]
     if like is not None or to == "dicom":
-        return [_written(dicom.chosen(found, None, source), out, like)] if found else []
-    return _all(found, out, FORMATS[to or "nifti"])
+        return [_written(dicom.chosen(found, None, source), out, values, like)] if found else []
+    return _all(found, out, FORMATS[to or "nifti"], values)
 
 
 def status(done: Sequence[Converted]) -> int:
@@ -114,6 +118,13 @@ def _refuse_existing(out: Path) -> None:
     if out.is_file():
         raise OutputError(f"{out}: exists already; choose another name or remove it")
     refuse_full_folder(out)
+
+
+def _scaling(name: str) -> Scaling:
+    known = next((one for one in SCALINGS if one == name), None)
+    if known is None:
+        raise InputError(f"--scaling {name}: is none; give {', '.join(SCALINGS)}")
+    return known
 
 
 def _is_file(out: Path) -> bool:
@@ -141,10 +152,10 @@ def _with_meaning_of(volume: Volume, template: Volume | None) -> Volume:
 # --- series -----------------------------------------------------------------------------------------------------------
 
 
-def _all(found: Sequence[Series], out: Path, ending: str) -> list[Converted]:
+def _all(found: Sequence[Series], out: Path, ending: str, scaling: Scaling) -> list[Converted]:
     """A file for each series, the others going on where one is refused."""
     jobs = list(zip(found, _names(found), strict=True))
-    return [_attempt(one, out / f"{name}{ending}") for one, name in track(jobs, "convert")]
+    return [_attempt(one, out / f"{name}{ending}", scaling) for one, name in track(jobs, "convert")]
 
 
 def _names(found: Sequence[Series]) -> Iterator[str]:
@@ -155,9 +166,9 @@ def _names(found: Sequence[Series]) -> Iterator[str]:
         yield one.name if number == 1 else f"{one.name}_{number}"
 
 
-def _attempt(series: Series, out: Path) -> Converted:
+def _attempt(series: Series, out: Path, scaling: Scaling) -> Converted:
     try:
-        return _written(series, out)
+        return _written(series, out, scaling)
     except OutputError:
         raise
     except MedganError as error:
@@ -169,18 +180,20 @@ def _told(series: Series) -> Converted:
     return Converted(None, series.uid, series.describe(), series.files, told, series.notes)
 
 
-def _written(series: Series, out: Path, like: Path | None = None) -> Converted:
+def _written(series: Series, out: Path, scaling: Scaling, like: Path | None = None) -> Converted:
     if is_nifti_name(out):
         told = _told(series)
-        return replace(told, path=_nifti(series, out), problems=(*told.problems, *record.problems(series)))
+        return replace(told, path=_nifti(series, out, scaling), problems=(*told.problems, *record.problems(series)))
     if itk.is_itk_name(out):
-        return replace(_told(series), path=itk.write(dicom.read_series(series), out, about=record.about(series)))
+        return replace(
+            _told(series), path=itk.write(dicom.read_series(series, scaling=scaling), out, about=record.about(series))
+        )
     template = read(like) if like else None
-    volume = dicom.read_series(series)
+    volume = dicom.read_series(series, scaling=scaling)
     return replace(_told(series), path=write(_with_meaning_of(volume, template), out, like=template))
 
 
-def _nifti(series: Series, out: Path) -> Path:
-    volumes = dicom.read_volumes(series, remember=False)
+def _nifti(series: Series, out: Path, scaling: Scaling) -> Path:
+    volumes = dicom.read_volumes(series, scaling=scaling, remember=False)
     times_s, gradients = record.times_s(series), record.gradients(series)
     return nifti.write_set(volumes, out, times_s=times_s, gradients=gradients, about=record.about(series))

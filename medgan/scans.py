@@ -148,7 +148,7 @@ def read_study(case: Case, prep: SamplingPrep) -> Study:
     """
     volumes: list[Volume] = []
     for role, intensity in prep.images.items():
-        volume = read(case.images[role])
+        volume = read(case.images[role]).without_padding()
         check(volume, intensity, f"{case.name}, {role}")
         first = next(iter(prep.images))
         volumes.append(_on_grid(volume, volumes[0].grid, f"{case.name}, {role}", of=first) if volumes else volume)
@@ -182,7 +182,7 @@ def read_pair(case: Case, prep: Prep) -> Pair:
     """
     sources = read_sources(case.images, prep, case.name)
     source = next(iter(sources.values()))
-    target = read(case.images["b"])
+    target = read(case.images["b"]).without_padding()
     check(target, prep.b, f"{case.name}, b")
     target = _on_grid(target, source.grid, f"{case.name}, b")
     mask = _mask(case, source)
@@ -205,7 +205,7 @@ def read_scan(case: Case, role: str, prep: Prep) -> Scan:
         InputError: if it is of another modality or unit than the run's, or cannot be read.
         GeometryError: if its mask is not on its grid (in whatever order of axes).
     """
-    intensity, source = getattr(prep, role), read(case.images[role])
+    intensity, source = getattr(prep, role), read(case.images[role]).without_padding()
     check(source, intensity, f"{case.name}, {role}")
     mask = _mask(case, source) if _has_mask_of(case, role) else foreground(source.array)
     x = to_network(source, intensity, prep.spacing_mm, prep.axes)
@@ -233,7 +233,8 @@ def read_sources(
     prep.refuse_missing(roles, name or str(next(iter(images.values()), "the case")))
     volumes: dict[str, Volume] = {}
     for role in roles:
-        volume, what = read(images[role], series=None if volumes else series), f"{name}, {role}" if name else ""
+        volume = read(images[role], series=None if volumes else series).without_padding()
+        what = f"{name}, {role}" if name else ""
         judge(volume, prep.sources[role], what or str(images[role]))
         first = volumes.get(roles[0], volume)
         volumes[role] = _on_grid(volume, first.grid, what or str(images[role]), of=roles[0]) if volumes else volume

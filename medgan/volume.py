@@ -14,6 +14,7 @@ from medgan.errors import GeometryError
 __all__ = ["Grid", "Synthesis", "Volume"]
 
 Array = npt.NDArray[Any]
+_AIR_HU = -1000
 _AXES = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
@@ -158,6 +159,8 @@ class Volume:
         modality: DICOM's code: `MR`, `CT`, `PT`, …; "" where it is not known.
         synthetic: what made the image if no scanner did, else None.
         header: what a format needs to write the image back to where it came from; opaque to all but `medgan.formats`.
+        padding: lowest and highest of the values that stand for no measurement, such as those that a CT scanner writes
+            outside its circle; None where there are none.
 
     Raises:
         GeometryError: if array and grid differ in shape.
@@ -169,14 +172,27 @@ class Volume:
     modality: str = ""
     synthetic: Synthesis | None = None
     header: Any = None
+    padding: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.array.shape != self.grid.shape:
             raise GeometryError(f"array and grid differ in shape: {self.array.shape} and {self.grid.shape}")
 
     def with_array(self, array: Array, *, unit: str | None = None, modality: str | None = None) -> Self:
-        """The same place, header and provenance with other values of the same shape."""
-        return replace(self, array=array, unit=unit or self.unit, modality=modality or self.modality)
+        """The same place, header and provenance with other values of the same shape, none of them padding."""
+        modality = modality or self.modality
+        return replace(self, array=array, unit=unit or self.unit, modality=modality, padding=None)
+
+    def without_padding(self) -> Self:
+        """The same image with air where nothing was measured: -1000 HU, in other units the lowest value measured."""
+        if self.padding is None:
+            return self
+        low, high = self.padding
+        is_padding = (self.array >= low) & (self.array <= high)
+        if not is_padding.any() or is_padding.all():
+            return replace(self, padding=None)
+        air = _AIR_HU if self.unit == "HU" else self.array[~is_padding].min()
+        return self.with_array(np.where(is_padding, self.array.dtype.type(air), self.array))
 
     def marked(self, synthesis: Synthesis) -> Self:
         """The same volume, saying what made it."""

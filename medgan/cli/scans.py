@@ -68,6 +68,7 @@ def convert(
             help="Also where slices seem to be missing; or never: a tilt stays in the affine.",
         ),
     ] = None,
+    scaling: Annotated[str, typer.Option(help="Of DICOM values: stated, philips (floating point) or suv.")] = "stated",
     as_json: AsJson = False,
 ) -> None:
     """Convert every DICOM series of a folder to NIfTI, or one scan of any format to another."""
@@ -76,7 +77,7 @@ def convert(
     from medgan.formats.dicom import Repair
     from medgan.tables import converted_lines
 
-    done = run(source, out, like=like, series=series, to=to, repair=Repair(fill, resample))
+    done = run(source, out, like=like, series=series, to=to, repair=Repair(fill, resample), scaling=scaling)
     printed([one.to_json() for one in done], converted_lines(done), as_json)
     raise typer.Exit(status(done))
 

@@ -89,14 +89,22 @@ def read_volumes(series: Series, *, scaling: Scaling = "stated", remember: bool 
 
 def _volume(series: Series, stack: Stack, planned: Plan, slices: Sequence[Slice], dtype: Any) -> Volume:
     units = {one.scale.unit for one in slices}
+    paddings = {one.scale.padding_values for one in slices}
+    unit = units.pop() if len(units) == 1 else "a.u."
+    as_read = Volume(
+        _values(slices, dtype), stack.nominal_grid, unit, padding=paddings.pop() if len(paddings) == 1 else None
+    )
+    if planned.resamples:  # what was not measured must not be mixed into what was
+        as_read = as_read.without_padding()
     kept = [one.header for one in slices if one.header is not None]
     return Volume(
-        array=planned.apply(_values(slices, dtype), stack),
+        array=planned.apply(as_read.array, stack),
         grid=planned.grid,
-        unit=units.pop() if len(units) == 1 else "a.u.",
+        unit=unit,
         modality=series.modality,
         synthetic=slices[0].synthetic,
         header=Source(planned.grid, tuple(kept), stack, planned.resamples) if kept else None,
+        padding=as_read.padding,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydicom import Dataset
 
@@ -16,7 +16,7 @@ from medgan.formats.dicom.suv import suv_factor
 __all__ = ["SCALE_KEYS", "SCALINGS", "Scale", "Scaling", "scale_of"]
 
 Scaling = Literal["stated", "philips", "suv"]
-SCALINGS: tuple[str, ...] = get_args(Scaling)
+SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
 SCALE_KEYS = (
     "RescaleSlope",
     "RescaleIntercept",
@@ -25,6 +25,8 @@ SCALE_KEYS = (
     "DoseUnits",
     "Units",
     "DerivationDescription",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
 )
 _PHILIPS = Block("PHILIPS", 0x2005, "Philips MR Imaging DD 001")
 _SCALE_SLOPE = 0x0E
@@ -37,6 +39,15 @@ class Scale:
     slope: float
     intercept: float
     unit: str
+    padding: tuple[int, int] | None = None  # stored values that stand for no measurement
+
+    @property
+    def padding_values(self) -> tuple[float, float] | None:
+        """The same in the unit, lowest first."""
+        if self.padding is None:
+            return None
+        low, high = sorted(stored * self.slope + self.intercept for stored in self.padding)
+        return low, high
 
     @property
     def is_one(self) -> bool:
@@ -62,7 +73,7 @@ def scale_of(dataset: Dataset, name: str, scaling: Scaling = "stated") -> Scale:
         return _philips(dataset, stated, name)
     if scaling == "suv":
         factor = suv_factor(dataset, name)
-        return Scale(stated.slope * factor, stated.intercept * factor, "SUV")
+        return Scale(stated.slope * factor, stated.intercept * factor, "SUV", stated.padding)
     return stated
 
 
@@ -73,7 +84,26 @@ def _stated(dataset: Dataset, name: str) -> Scale:
     slope, intercept = number(dataset, key), number(dataset, "RescaleIntercept")
     if slope == 0:
         raise DicomError(f"{name}: {key} is 0, which leaves no image; send the series again")
-    return Scale(1.0 if slope is None else slope, intercept or 0.0, _unit(dataset))
+    return Scale(1.0 if slope is None else slope, intercept or 0.0, _unit(dataset), _padding(dataset))
+
+
+def _padding(dataset: Dataset) -> tuple[int, int] | None:
+    """PixelPaddingValue, up to PixelPaddingRangeLimit if there is one; PS3.3 C.7.5.1.1.2."""
+    ends = [_stored(dataset, key) for key in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    told = [end for end in ends if end is not None]
+    return None if ends[0] is None else (min(told), max(told))
+
+
+def _stored(dataset: Dataset, key: str) -> int | None:
+    """A value of the pixels' own kind, whatever kind its element claims to be."""
+    value: Any = dataset.get(key)
+    signed, bits = number(dataset, "PixelRepresentation") == 1, int(number(dataset, "BitsAllocated") or 16)
+    if isinstance(value, bytes) and value:
+        value = int.from_bytes(value[: bits // 8], "little")
+    if not isinstance(value, int):
+        return None
+    unsigned = value % (1 << bits)
+    return unsigned - (1 << bits) if signed and unsigned >= 1 << (bits - 1) else unsigned
 
 
 def _unit(dataset: Dataset) -> str:
@@ -91,4 +121,4 @@ def _philips(dataset: Dataset, stated: Scale, name: str) -> Scale:
         raise DicomError(
             f"{name}: has no scale slope of Philips (2005,100E); only Philips MR has floating-point values"
         )
-    return Scale(1 / told[0], stated.intercept / (stated.slope * told[0]), stated.unit)
+    return Scale(1 / told[0], stated.intercept / (stated.slope * told[0]), stated.unit, stated.padding)
