@@ -33,7 +33,9 @@ COMMANDS = {
         "--json",
     ],
     "cache": ["--clear"],
-    "convert": ["source", "out", "--like", "--series"],
+    "convert": [
+        "source", "out", "--like", "--series", "--to", "--fill", "--resample", "--scaling", "--json",
+    ],
     "deidentify": ["source", "out", "--key", "--patients", "--shift-dates", "--allow-burned-in", "--json"],
     "demo": ["--out", "--device"],
     "evaluate": ["pred", "ref", "--mask", "--preset", "--range", "--split", "--run", "--std", "--out", "--json"],

@@ -176,7 +176,9 @@ def _of_plain(path: Path, file: BufferedReader) -> list[Header]:
         if scanned is None or "SOPClassUID" not in scanned.dataset or (number(scanned.dataset, _FRAMES) or 1) > 1:
             return []
         try:
-            header = _header(path, scanned.dataset, Picture(scanned.dataset), False, is_mosaic(scanned.dataset))
+            if is_mosaic(scanned.dataset):
+                return []
+            header = _header(path, scanned.dataset, Picture(scanned.dataset), False, False)
             return [_with_pixels(header, scanned, len(content))] if header.rows and header.columns else []
         except DAMAGE:
             return []

@@ -67,7 +67,7 @@ def plan(stacks: Sequence[Stack], repair: Repair) -> Plan:
         return _filled(stack, repair)
     if repair.resample is False:
         return _as_it_is(stack)
-    gap = float(np.median(stack.gaps)) if stack.is_even else ladder_gap_mm(stack)
+    gap = float(stack.gaps.mean()) if stack.is_even else ladder_gap_mm(stack)
     return Plan(straight_grid(stack, gap), True, tuple(_told(stack, gap)))
 
 

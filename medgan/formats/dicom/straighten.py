@@ -27,8 +27,8 @@ _SAME = 1e-3  # of a gap or a pixel: nearer than this is the same place
 def ladder_gap_mm(stack: Stack) -> float:
     """The gap of an even ladder that the slices of an uneven stack are resampled to, mm.
 
-    The widest ladder that has a step at every slice, if there is one with at most eight steps a slice; else one as
-    narrow as the narrowest gap, within the same limit.
+    The widest ladder that has a step at every slice, if there is one with at most eight steps a slice; else one about
+    as narrow as the narrowest gap, within the same limit, that ends at the last slice.
     """
     heights, least = stack.heights - stack.heights[0], float(stack.gaps.min())
     narrowest = float(heights[-1]) / (_MOST_SLICES * len(heights))
@@ -36,7 +36,7 @@ def ladder_gap_mm(stack: Stack) -> float:
         gap = _fitted(heights, least / parts)
         if gap >= narrowest and float(np.abs(heights / gap - np.rint(heights / gap)).max()) * gap < _ON_LADDER_MM:
             return gap
-    return max(least, narrowest)
+    return float(heights[-1]) / int(np.ceil(float(heights[-1]) / max(least, narrowest)))
 
 
 def _fitted(heights: Array, gap: float) -> float:
