@@ -111,6 +111,9 @@ def frames_as_stated(path: Path) -> list[Frame]:
 
 
 def opened(path: Path) -> Dataset:
+    start = path.read_bytes()[:132]
+    if start[128:] != b"DICM" and start[:1] not in {b"\x02", b"\x08"}:
+        raise Unjudgeable("no DICOM file to whoever looks at its beginning")
     dataset = pydicom.dcmread(path, force=True)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, _ = dataset.original_encoding
@@ -233,11 +236,20 @@ def mosaic_header(dataset: Dataset) -> tuple[int, Array]:
     if (0x0029, 0x1020) not in dataset:
         raise Unjudgeable("a mosaic that does not say how many tiles it has")
     protocol = bytes(dataset[0x0029, 0x1020].value).decode("latin1")
-    count, places = int(entry(protocol, r"lSize")), []
-    for n in (0, 1):
-        place = [entry(protocol, rf"asSlice\[{n}\]\.sPosition\.d{axis}") for axis in ("Sag", "Cor", "Tra")]
-        places.append(LPS_TO_RAS * place)
-    return count, np.asarray((places[1] - places[0]) / np.linalg.norm(places[1] - places[0]))
+    count = int(entry(protocol, r"lSize"))
+    ends = [
+        LPS_TO_RAS * [entry(protocol, rf"asSlice\[{n}\]\.sPosition\.d{axis}") for axis in ("Sag", "Cor", "Tra")]
+        for n in (0, count - 1)
+    ]
+    # Slices may be stored from either end of the plan; the sheet lies around the centre of the one stored first.
+    ends.sort(key=lambda end: float(np.linalg.norm(end - sheet_centre(dataset))))
+    return count, np.asarray((ends[1] - ends[0]) / np.linalg.norm(ends[1] - ends[0]))
+
+
+def sheet_centre(dataset: Dataset) -> Array:
+    along, down = np.array(dataset.ImageOrientationPatient, float).reshape(2, 3)
+    down_mm, along_mm = np.array(dataset.PixelSpacing, float) * (dataset.Rows, dataset.Columns)
+    return LPS_TO_RAS * (np.array(dataset.ImagePositionPatient, float) + (along * along_mm + down * down_mm) / 2)
 
 
 def entry(protocol: str, key: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ _SIEMENS_COUNT = 0x0A
 _UIH = Block("UIH", 0x0065, "Image Private Header")
 _UIH_COUNT, _UIH_HEADERS = 0x50, 0x51
 _MOST_TILES = 1024
+_PROTOCOLS = ("MrPhoenixProtocol", "MrProtocol")
+_PLANNED = re.compile(r"sSliceArray\.asSlice\[(\d+)\]\.sPosition\.d(Sag|Cor|Tra)\s*=\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,22 +78,22 @@ def _stated_places(dataset: Dataset) -> Array | None:
 
 
 def _siemens_places(dataset: Dataset) -> Array | None:
-    """Siemens states the corner that the whole picture would have as one slice, centred where the tiles are."""
-    told = csa(dataset, "image")
-    count, gap = (
-        _siemens_count(dataset, told),
-        number(dataset, "SpacingBetweenSlices") or number(dataset, "SliceThickness"),
-    )
+    """Siemens states the corner that the whole picture would have as one slice, laid around the first tile's centre."""
+    told, planned = csa(dataset, "image"), _planned(dataset)
+    count = _siemens_count(dataset, told) or len(planned)
     corner, directions = numbers(dataset, "ImagePositionPatient", 3), numbers(dataset, "ImageOrientationPatient", 6)
     spacing = numbers(dataset, "PixelSpacing", 2)
-    if not count or not gap or corner is None or directions is None or spacing is None:
+    if not count or corner is None or directions is None or spacing is None:
         return None
     row, column = np.array(directions).reshape(2, 3)
+    size = np.array([number(dataset, "Columns") or 0, number(dataset, "Rows") or 0]) * (spacing[1], spacing[0])
+    centre = np.array(corner) + (row * size[0] + column * size[1]) / 2  # to half a pixel, which all tiles share
+    step = _step(dataset, told, planned, centre, np.cross(row, column))
+    if step is None:
+        return None
     across = math.ceil(math.sqrt(count))
-    rows, columns = int(number(dataset, "Rows") or 0), int(number(dataset, "Columns") or 0)
-    margin = (1 - 1 / across) / 2
-    first = np.array(corner) + row * columns * margin * spacing[1] + column * rows * margin * spacing[0]
-    return np.asarray(first + np.outer(np.arange(count) * gap, _upwards(told, row, column)))
+    first = np.array(corner) + (row * size[0] + column * size[1]) * (1 - 1 / across) / 2
+    return np.asarray(first + np.outer(np.arange(count), step))
 
 
 def _siemens_count(dataset: Dataset, told: dict[str, list[str]]) -> int:
@@ -103,11 +106,43 @@ def _count(dataset: Dataset, block: Block, offset: int) -> int:
     return int(stated[0]) if len(stated) == 1 and 1 <= stated[0] <= _MOST_TILES else 0
 
 
-def _upwards(told: dict[str, list[str]], row: Array, column: Array) -> Array:
-    """The unit vector from tile to tile: along the slices' normal, in the sense that Siemens' own header tells."""
-    normal = np.cross(row, column)
+def _step(dataset: Dataset, told: dict[str, list[str]], planned: Array, centre: Array, normal: Array) -> Array | None:
+    """(3,) LPS mm from tile to tile; None where nothing tells in which sense of the normal they follow."""
+    gap = number(dataset, "SpacingBetweenSlices") or number(dataset, "SliceThickness")
+    stated = _vector(told.get("SliceNormalVector", []))
+    if stated is not None and gap:
+        return np.asarray(normal * gap * (-1 if stated @ normal < 0 else 1))
+    return _planned_step(planned, centre, normal)
+
+
+def _planned_step(planned: Array, centre: Array, normal: Array) -> Array | None:
+    """The step between the planned slices, from the end of them at which the first tile lies."""
+    if len(planned) < 2:
+        return None
+    step = normal * float((planned[-1] - planned[0]) @ normal) / (len(planned) - 1)
+    heights = (planned - centre) @ normal
+    near = abs(float(step @ normal)) / 4
+    if abs(heights[0]) < near:
+        return np.asarray(step)
+    return np.asarray(-step) if abs(heights[-1]) < near else None
+
+
+def _planned(dataset: Dataset) -> Array:
+    """(N, 3) LPS mm of the slices' centres in the scan protocol, in its order; none where there is no protocol."""
+    protocol = "\n".join(text for key in _PROTOCOLS for text in csa(dataset, "series").get(key, []))
+    count = re.search(r"sSliceArray\.lSize\s*=\s*(\d+)", protocol)
+    if count is None or not 1 <= int(count[1]) <= _MOST_TILES:
+        return np.empty((0, 3))
+    places = np.zeros((int(count[1]), 3))  # a coordinate of zero is not written
+    for index, axis, value in _PLANNED.findall(protocol):
+        if int(index) < len(places):
+            places[int(index), ("Sag", "Cor", "Tra").index(axis)] = float(value)
+    return places
+
+
+def _vector(texts: list[str]) -> Array | None:
     try:
-        stated = np.array([float(part) for part in told.get("SliceNormalVector", [])])
+        vector = np.array([float(part) for part in texts])
     except ValueError:
-        return normal
-    return -normal if stated.shape == (3,) and stated @ normal < 0 else normal
+        return None
+    return vector if vector.shape == (3,) else None
