@@ -182,8 +182,7 @@ def _told(series: Series) -> Converted:
 
 def _written(series: Series, out: Path, scaling: Scaling, like: Path | None = None) -> Converted:
     if is_nifti_name(out):
-        told = _told(series)
-        return replace(told, path=_nifti(series, out, scaling), problems=(*told.problems, *record.problems(series)))
+        return _nifti(series, out, scaling)
     if itk.is_itk_name(out):
         return replace(
             _told(series), path=itk.write(dicom.read_series(series, scaling=scaling), out, about=record.about(series))
@@ -193,7 +192,9 @@ def _written(series: Series, out: Path, scaling: Scaling, like: Path | None = No
     return replace(_told(series), path=write(_with_meaning_of(volume, template), out, like=template))
 
 
-def _nifti(series: Series, out: Path, scaling: Scaling) -> Path:
-    volumes = dicom.read_volumes(series, scaling=scaling, remember=False)
-    times_s, gradients = record.times_s(series), record.gradients(series)
-    return nifti.write_set(volumes, out, times_s=times_s, gradients=gradients, about=record.about(series))
+def _nifti(series: Series, out: Path, scaling: Scaling) -> Converted:
+    volumes, told = dicom.read_volumes(series, scaling=scaling, remember=False), _told(series)
+    gradients, unknown = record.gradients(series)
+    times_s, about = record.times_s(series), record.about(series)
+    path = nifti.write_set(volumes, out, times_s=times_s, gradients=gradients, about=about)
+    return replace(told, path=path, problems=(*told.problems, *unknown))

@@ -209,7 +209,7 @@ def tiles(path: Path, dataset: Dataset, pixels: Array) -> list[Frame]:
     """The slices of a Siemens mosaic: its position is that of the whole sheet laid around the first slice's centre."""
     count, normal = mosaic_header(dataset)
     side = math.ceil(math.sqrt(count))
-    if not abs(abs(normal @ classic_frame(path, dataset, pixels).normal) - 1) < 1e-3:  # NaN too
+    if not np.abs(np.cross(normal, classic_frame(path, dataset, pixels).normal)).max() < 1e-3:  # NaN too
         raise Unjudgeable("a mosaic whose slices do not follow the normal of its picture")
     if pixels.shape[0] % side or pixels.shape[1] % side:
         raise Unjudgeable("a mosaic that its tiles do not fill")

@@ -263,14 +263,18 @@ def test_every_frame_of_the_shared_scans_is_where_its_header_says(shared: Path, 
     told(list(judged(list(cases_in(shared / "dicom")), tmp_path)), IN_SHARED)
 
 
-def test_every_frame_of_the_bundled_scans_is_where_its_header_says(tmp_path: Path) -> None:
-    """Those that pydicom, pydicom-data and nibabel bring along."""
-    cases = [case for root in bundled(tmp_path / "bundled") for case in cases_in(root)]
-    told(list(judged(cases, tmp_path)), IN_BUNDLED)
+@pytest.fixture(scope="module")
+def bundled_cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+    """What pydicom, pydicom-data and nibabel bring along."""
+    return [case for root in bundled(tmp_path_factory.mktemp("bundled")) for case in cases_in(root)]
 
 
-def test_what_cannot_be_judged_is_told_with_its_reason(tmp_path: Path) -> None:
-    reasons = {case.reason for root in bundled(tmp_path) for case in cases_in(root) if not case.judged}
+def test_every_frame_of_the_bundled_scans_is_where_its_header_says(bundled_cases: list[Case], tmp_path: Path) -> None:
+    told(list(judged(bundled_cases, tmp_path)), IN_BUNDLED)
+
+
+def test_what_cannot_be_judged_is_told_with_its_reason(bundled_cases: list[Case]) -> None:
+    reasons = {case.reason for case in bundled_cases if not case.judged}
     assert {"colour (RGB)", "no place in the patient", "no image (RT Dose Storage)", "localizer"} <= reasons
     assert "" not in reasons
 

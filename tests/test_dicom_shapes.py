@@ -23,7 +23,7 @@ from scipy.spatial.transform import Rotation
 
 Array = npt.NDArray[Any]
 Random = np.random.Generator
-SOME = settings(max_examples=12, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+SOME = settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 SEEDS = st.integers(0, 10**6)
 
 

@@ -32,8 +32,7 @@ _META = (0x0002, 0x0010)
 _PIXELS = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _OPEN = 0xFFFFFFFF
-_MOST = 64  # longer private values are no count
-_PRIVATE = {0x0019, 0x0065}  # where vendors count the tiles of a mosaic
+_PRIVATE, _COUNTS = {0x0019, 0x0065}, {0x0A, 0x50}  # where vendors count the tiles of a mosaic
 _element, _length = struct.Struct("<HH2sH"), struct.Struct("<L")
 _implicit = struct.Struct("<HHL")
 
@@ -132,7 +131,7 @@ def _scanned(
             place = _after(content, start, length, explicit)
             continue
         place = start + length
-        if tag in wanted or (tag >> 16 in _PRIVATE and length <= _MOST):
+        if tag in wanted or (tag >> 16 in _PRIVATE and (tag & 0xFF00 == 0 or tag & 0xFF in _COUNTS)):
             name = vr.decode("ascii") if explicit else None
             value = content[start:place]
             kept[BaseTag(tag)] = RawDataElement(BaseTag(tag), name, length, value, start, not explicit, True, True)

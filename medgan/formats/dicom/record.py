@@ -22,7 +22,7 @@ from medgan.formats.dicom.scan import Series
 from medgan.formats.dicom.stack import LPS_TO_RAS, Stack
 from medgan.formats.gradients import Gradients
 
-__all__ = ["about", "gradients", "problems", "times_s"]
+__all__ = ["about", "gradients", "times_s"]
 
 _NEAR = 0.05  # clocks of scanners stray from the repetition time by less than this share of it
 
@@ -35,14 +35,10 @@ def about(series: Series) -> dict[str, Any]:
     return told if is_exact else told | _places(first)
 
 
-def gradients(series: Series) -> Gradients | None:
-    """How diffusion was weighted in each volume; None where it was not."""
-    return gradients_of(_readings(series))
-
-
-def problems(series: Series) -> tuple[str, ...]:
-    """What could not be told of the gradients, each once."""
-    return tuple(dict.fromkeys(one.problem for one in _readings(series) if one and one.problem))
+def gradients(series: Series) -> tuple[Gradients | None, tuple[str, ...]]:
+    """How diffusion was weighted in each volume, None where it was not; and what could not be told, each once."""
+    readings = _readings(series)
+    return gradients_of(readings), tuple(dict.fromkeys(one.problem for one in readings if one and one.problem))
 
 
 def _readings(series: Series) -> list[Diffusion | None]:

@@ -19,12 +19,14 @@ from medgan.formats.dicom.sound import refuse_unsound, without_copies, without_d
 from medgan.formats.dicom.split import Part, split
 from medgan.formats.dicom.stack import Stack, count, depth_mm, prove
 from medgan.formats.dicom.times import volumes_of
+from medgan.progress import track
 from medgan.volume import Grid
 
 __all__ = ["Series", "find_series", "is_dicom"]
 
 T = TypeVar("T")
 _LONGEST_NAME = 60
+_MANY = 1000  # files whose headers take long enough to show it
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ def find_series(path: Path, *, repair: Repair | None = None) -> list[Series]:
     Raises:
         InputError: if there is no such file or folder.
     """
-    headers = [header for file in _files(Path(path)) for header in read_headers(file)]
+    files = list(_files(Path(path)))
+    shown = track(files, "Reading headers") if len(files) > _MANY else files
+    headers = [header for file in shown for header in read_headers(file)]
     groups: dict[str, list[Header]] = {}
     for header in headers:
         groups.setdefault(header.series_uid, []).append(header)
