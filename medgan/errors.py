@@ -3,8 +3,8 @@
 ```
 MedganError
 ├── InputError        a path, table or argument that cannot be used
-│   ├── DicomError    files that do not prove to be one regular volume
-│   ├── NiftiError    a NIfTI file that is damaged, 4-D, not finite or has no usable affine
+│   ├── DicomError    files that do not prove to be one stack of slices
+│   ├── NiftiError    a NIfTI file that is damaged, not finite or has no usable affine
 │   ├── GeometryError grids that do not fit one another, or are no grids at all
 │   └── CasesError    a table of cases that is empty, broken or leaks patients between splits
 ├── ConfigError       a setting that is unknown or out of range, named by its full key
@@ -40,11 +40,11 @@ class InputError(MedganError):
 
 
 class DicomError(InputError):
-    """DICOM files that do not prove to be one regular volume."""
+    """DICOM files that do not prove to be one stack of slices."""
 
 
 class NiftiError(InputError):
-    """A NIfTI file that is damaged, 4-D, not finite or has no usable affine."""
+    """A NIfTI file that is damaged, not finite or has no usable affine."""
 
 
 class GeometryError(InputError):
