@@ -49,6 +49,7 @@ DAMAGE = (
     NotImplementedError,
     OverflowError,
     RecursionError,
+    MemoryError,  # an element that claims gigabytes
     struct.error,
     zlib.error,
 )

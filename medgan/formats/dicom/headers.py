@@ -101,11 +101,13 @@ _PLAIN = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
 class Header:
     """One picture, as its file's header describes it: plain values, lengths in mm, positions in DICOM's LPS axes.
 
-    Where the file is DICOM but cannot be parsed, `damage` says why and the rest is empty.
+    Where the file is DICOM but cannot be parsed, `damage` says why and the rest is empty. A `stray` is named like DICOM
+    but does not begin as DICOM does.
     """
 
     path: Path
     damage: str = ""
+    stray: bool = False
     frame: int = 0
     across: int = 0
     frames: int = 1
@@ -157,7 +159,7 @@ def read_headers(path: Path) -> list[Header]:
             if not start and path.suffix.lower() in _SUFFIXES:
                 return [Header(path, damage="is empty")]
             if not looks_like_dicom(start):
-                return []
+                return [Header(path, stray=True)] if path.suffix.lower() in _SUFFIXES else []
             return _of_plain(path, file) or _parsed(path, file)
     except OSError as error:
         return [Header(path, damage=f"cannot be read ({error.strerror or error})")]

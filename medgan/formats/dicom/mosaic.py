@@ -23,6 +23,7 @@ _SIEMENS_COUNT = 0x0A
 _UIH = Block("UIH", 0x0065, "Image Private Header")
 _UIH_COUNT, _UIH_HEADERS = 0x50, 0x51
 _MOST_TILES = 1024
+_ALONG = 1e-2  # a stated normal strays from that of the picture by rounding alone
 _PROTOCOLS = ("MrPhoenixProtocol", "MrProtocol")
 _PLANNED = re.compile(r"sSliceArray\.asSlice\[(\d+)\]\.sPosition\.d(Sag|Cor|Tra)\s*=\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)")
 
@@ -110,8 +111,9 @@ def _step(dataset: Dataset, told: dict[str, list[str]], planned: Array, centre: 
     """(3,) LPS mm from tile to tile; None where nothing tells in which sense of the normal they follow."""
     gap = number(dataset, "SpacingBetweenSlices") or number(dataset, "SliceThickness")
     stated = _vector(told.get("SliceNormalVector", []))
-    if stated is not None and gap:
-        return np.asarray(normal * gap * (-1 if stated @ normal < 0 else 1))
+    if stated is not None:
+        along = float(stated @ normal)
+        return normal * gap * np.sign(along) if gap and abs(abs(along) - 1) < _ALONG else None
     return _planned_step(planned, centre, normal)
 
 

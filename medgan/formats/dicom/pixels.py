@@ -28,12 +28,22 @@ def pixels_of(dataset: Dataset, path: Path) -> Array:
     Raises:
         DicomError: if they cannot be decoded; it names the encoding.
     """
+    _refuse_shifted(dataset, path)
     try:
         return _decoded(dataset)
     except (*DAMAGE, RuntimeError) as error:
         if dataset.file_meta.get("TransferSyntaxUID") == JPEGExtended12Bit:
             return _by_simpleitk(dataset, path)
         raise DicomError(f"{path.name}: {_undecodable(path)}") from error
+
+
+def _refuse_shifted(dataset: Dataset, path: Path) -> None:
+    """No decoder heeds values that do not begin at the lowest bit; PS3.5 8.1.1 allows no others."""
+    high, stored = number(dataset, "HighBit"), number(dataset, "BitsStored")
+    if high is not None and stored is not None and high != stored - 1:
+        raise DicomError(
+            f"{path.name}: keeps {stored:g} bits below bit {high:g} (HighBit); accepted is HighBit = BitsStored - 1"
+        )
 
 
 def _decoded(dataset: Dataset) -> Array:

@@ -94,6 +94,7 @@ def _volume(series: Series, stack: Stack, planned: Plan, slices: Sequence[Slice]
     as_read = Volume(
         _values(slices, dtype), stack.nominal_grid, unit, padding=paddings.pop() if len(paddings) == 1 else None
     )
+    _refuse_overflow(as_read.array, stack.headers[0].name)
     if planned.resamples:  # what was not measured must not be mixed into what was
         as_read = as_read.without_padding()
     kept = [one.header for one in slices if one.header is not None]
@@ -112,6 +113,16 @@ def _values(slices: Sequence[Slice], dtype: Any) -> Array:
     """(columns, rows, slices) in the unit."""
     rows, columns = slices[0].pixels.shape
     values = np.empty((columns, rows, len(slices)), dtype, order="F")
+    with np.errstate(over="ignore", invalid="ignore"):  # refused by the caller
+        _fill(values, slices, dtype)
+    return values
+
+
+def _fill(values: Array, slices: Sequence[Slice], dtype: Any) -> None:
     for index, one in enumerate(slices):
         values[:, :, index] = one.values(dtype).T
-    return values
+
+
+def _refuse_overflow(values: Array, name: str) -> None:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DicomError(f"{name}: slope and intercept lead to values that are not finite; send the series again")

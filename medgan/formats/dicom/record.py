@@ -30,7 +30,8 @@ _NEAR = 0.05  # clocks of scanners stray from the repetition time by less than t
 def about(series: Series) -> dict[str, Any]:
     """Entries for a JSON file: how the series was acquired, and the place of each slice where a grid cannot say it."""
     first = series.stacks[0]
-    told = acquisition(_first_header(first))
+    with quietly():
+        told = acquisition(_first_header(first))
     is_exact = first.grid is not None and not first.lean_deg and series.grid is not None and not _is_filled(series)
     return told if is_exact else told | _places(first)
 
@@ -44,7 +45,8 @@ def gradients(series: Series) -> tuple[Gradients | None, tuple[str, ...]]:
 def _readings(series: Series) -> list[Diffusion | None]:
     if series.modality != "MR" or series.num_volumes < 2:
         return []
-    return [diffusion(_first_header(stack)) for stack in series.stacks]
+    with quietly():
+        return [diffusion(_first_header(stack)) for stack in series.stacks]
 
 
 def times_s(series: Series) -> list[float] | None:
@@ -63,7 +65,8 @@ def times_s(series: Series) -> list[float] | None:
 
 def _repetition_s(series: Series) -> float | None:
     try:
-        stated = number(_first_header(series.stacks[0]), "RepetitionTime")
+        with quietly():
+            stated = number(_first_header(series.stacks[0]), "RepetitionTime")
     except DAMAGE:
         return None
     return None if stated is None else stated / 1000
@@ -103,5 +106,4 @@ def _first_header(stack: Stack) -> Dataset:
 
 @lru_cache(maxsize=1)
 def _told(path: Path) -> Sequence[Dataset]:
-    with quietly():
-        return [picture.dataset for picture in pictures(open_dicom(path, pixels=False))]
+    return [picture.dataset for picture in pictures(open_dicom(path, pixels=False))]

@@ -81,10 +81,17 @@ def _stated(dataset: Dataset, name: str) -> Scale:
     if "ModalityLUTSequence" in dataset:
         raise DicomError(f"{name}: maps its values by a table (ModalityLUTSequence); accepted is slope and intercept")
     key = "DoseGridScaling" if text(dataset, "Modality") == "RTDOSE" else "RescaleSlope"
-    slope, intercept = number(dataset, key), number(dataset, "RescaleIntercept")
+    slope, intercept = _finite(dataset, key, name), _finite(dataset, "RescaleIntercept", name)
     if slope == 0:
         raise DicomError(f"{name}: {key} is 0, which leaves no image; send the series again")
     return Scale(1.0 if slope is None else slope, intercept or 0.0, _unit(dataset), _padding(dataset))
+
+
+def _finite(dataset: Dataset, key: str, name: str) -> float | None:
+    value = number(dataset, key)
+    if value is None and text(dataset, key):
+        raise DicomError(f"{name}: {key} is no finite number, so its values are unsure; send the series again")
+    return value
 
 
 def _padding(dataset: Dataset) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from medgan.formats.dicom.headers import Header, read_headers
 from medgan.formats.dicom.repair import Repair, plan
 from medgan.formats.dicom.sound import refuse_unsound, without_copies, without_damage
 from medgan.formats.dicom.split import Part, split
-from medgan.formats.dicom.stack import Stack, count, depth_mm, prove
+from medgan.formats.dicom.stack import Stack, count, depth_mm, listed, prove
 from medgan.formats.dicom.times import volumes_of
 from medgan.progress import track
 from medgan.volume import Grid
@@ -130,11 +130,23 @@ def find_series(path: Path, *, repair: Repair | None = None) -> list[Series]:
     files = list(_files(Path(path)))
     shown = track(files, "Reading headers") if len(files) > _MANY else files
     headers = [header for file in shown for header in read_headers(file)]
+    strays = [header.path for header in headers if header.stray]
     groups: dict[str, list[Header]] = {}
-    for header in headers:
+    for header in (header for header in headers if not header.stray):
         groups.setdefault(header.series_uid, []).append(header)
     found = [one for group in groups.values() for one in _series_of(group, repair or Repair())]
+    found = [_with_strays(one, strays) for one in found] if strays else found
     return sorted(found, key=lambda one: (one.study_uid, one.number is None, one.number or 0, one.uid))
+
+
+def _with_strays(series: Series, strays: Sequence[Path]) -> Series:
+    """A file beside its slices that is named like one may be one, damaged beyond recognition."""
+    folders = {file.parent for file in series.files}
+    near = listed([path.name for path in strays if path.parent in folders])
+    if not near or series.grid is None:
+        return series
+    told = f"{near}: named like DICOM, but begins otherwise; if it was a slice of this series, it is missing"
+    return replace(series, problems=(*series.problems, told))
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -153,7 +165,7 @@ def _is_dicom_file(path: Path) -> bool:
             start = file.read(132)
     except OSError:
         return False
-    return start[128:] == b"DICM" or bool(read_headers(path))
+    return start[128:] == b"DICM" or any(not header.stray for header in read_headers(path))
 
 
 # --- from the pictures of one SeriesInstanceUID to series -------------------------------------------------------------
