@@ -109,3 +109,30 @@ def save_one(one: Dataset, path: Path, *, syntax: str = "") -> Path:
 def ramp(num_slices: int = 6, rows: int = 8, columns: int = 10) -> npt.NDArray[np.uint16]:
     """Pixels that all differ."""
     return np.arange(num_slices * rows * columns, dtype=np.uint16).reshape(num_slices, rows, columns)
+
+
+def joined(*groups: list[Dataset]) -> list[Dataset]:
+    """Files of one series."""
+    first = groups[0][0]
+    files = [one for group in groups for one in group]
+    for number, one in enumerate(files, start=1):
+        one.SeriesInstanceUID, one.StudyInstanceUID = first.SeriesInstanceUID, first.StudyInstanceUID
+        one.FrameOfReferenceUID, one.InstanceNumber = first.FrameOfReferenceUID, number
+    return files
+
+
+def leaning(degrees: float = 18.5, heights: Any = None, pixels: Any = None, modality: str = "CT") -> list[Dataset]:
+    """A smooth object, sampled where each slice lies."""
+    heights = np.arange(8) * 2.5 if heights is None else np.asarray(heights)
+    places = [np.array([-20.0, -30 + h * np.tan(np.radians(degrees)), 10 + h]) for h in heights]
+    made = make_slices(np.zeros((len(heights), 40, 32), np.uint16), modality=modality, spacing=(1.5, 1.0))
+    for one, place in zip(made, places, strict=True):
+        one.ImagePositionPatient = texts(place)
+        rows, columns = np.mgrid[0:40, 0:32]
+        one.PixelData = (scene(place[0] + columns, place[1] + 1.5 * rows, place[2]) + 1024).astype("<u2").tobytes()
+    return made
+
+
+def scene(x: Any, y: Any, z: Any) -> np.ndarray:
+    """HU at LPS mm: smooth, and different everywhere."""
+    return np.rint(300 * np.sin(x / 9) + 200 * np.cos(y / 11) + 12 * np.asarray(z))

@@ -9,10 +9,8 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from dicom_folders import SAGITTAL, make_slices, ramp, save, texts
+from dicom_folders import SAGITTAL, joined, leaning, make_slices, ramp, save
 from pydicom import Dataset
-from pydicom.sequence import Sequence as Items
-from pydicom.uid import EnhancedMRImageStorage
 from scipy.ndimage import map_coordinates
 
 from medgan.errors import DicomError
@@ -20,16 +18,6 @@ from medgan.formats.dicom import Repair, find_series, is_dicom, read, read_volum
 from medgan.volume import Synthesis, Volume
 
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
-
-
-def joined(*groups: list[Dataset]) -> list[Dataset]:
-    """Files of one series."""
-    first = groups[0][0]
-    files = [one for group in groups for one in group]
-    for number, one in enumerate(files, start=1):
-        one.SeriesInstanceUID, one.StudyInstanceUID = first.SeriesInstanceUID, first.StudyInstanceUID
-        one.FrameOfReferenceUID, one.InstanceNumber = first.FrameOfReferenceUID, number
-    return files
 
 
 def as_array(pixels: Any) -> np.ndarray:
@@ -131,109 +119,7 @@ def test_an_incomplete_volume_is_refused_with_its_places(tmp_path):
     assert "a volume is incomplete" in found.problems[0]
 
 
-# --- multi-frame ------------------------------------------------------------------------------------------------------
-
-
-def enhanced(slices: list[Dataset], order: list[int]) -> Dataset:
-    """The slices as frames of one object, in this order."""
-    one = Dataset()
-    one.update(slices[0])
-    for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "EchoTime"):
-        del one[key]
-    one.SOPClassUID, one.NumberOfFrames = EnhancedMRImageStorage, len(order)
-    shared = Dataset()
-    shared.PlaneOrientationSequence = Items([item(slices[0], "ImageOrientationPatient")])
-    shared.PixelMeasuresSequence = Items([item(slices[0], "PixelSpacing", "SliceThickness")])
-    one.SharedFunctionalGroupsSequence = Items([shared])
-    one.PerFrameFunctionalGroupsSequence = Items([_groups(slices[index], index) for index in order])
-    one.add_new("PixelData", "OW", b"".join(slices[index].PixelData for index in order))
-    return one
-
-
-def item(source: Dataset, *keys: str) -> Dataset:
-    made = Dataset()
-    for key in keys:
-        made[key] = source[key]
-    return made
-
-
-def _groups(source: Dataset, index: int) -> Dataset:
-    groups, values, echo, content = Dataset(), Dataset(), Dataset(), Dataset()
-    groups.PlanePositionSequence = Items([item(source, "ImagePositionPatient")])
-    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = str(1 + index), "-3", "US"
-    groups.PixelValueTransformationSequence = Items([values])
-    echo.EffectiveEchoTime = float(source.EchoTime)
-    groups.MREchoSequence = Items([echo])
-    content.TemporalPositionIndex, content.StackID = int(source.get("AcquisitionNumber", 1)), "1"
-    groups.FrameContentSequence = Items([content])
-    return groups
-
-
-def test_frames_lie_where_their_groups_say(tmp_path):
-    slices = make_slices(ramp())
-    order = [3, 0, 5, 1, 4, 2]
-    save([enhanced(slices, order)], tmp_path)
-    volume = read(tmp_path)
-    expected = ramp() * (1.0 + np.arange(6))[:, None, None] - 3
-    assert np.array_equal(volume.array, as_array(expected).astype(np.float32))
-    assert volume.grid.spacing_mm == pytest.approx((1.0, 1.5, 2.5))
-    assert volume.grid.to_world([0, 0, 0]) == pytest.approx(LPS_TO_RAS * (-20, -30, 10))
-
-
-def test_frames_of_several_times_and_echoes(tmp_path):
-    groups = [
-        make_slices(ramp() + 1000 * (2 * echo + time), EchoTime=str(10 + echo), AcquisitionNumber=str(time + 1))
-        for time in range(2)
-        for echo in range(2)
-    ]
-    made = enhanced(joined(*groups), list(range(24))[::-1])
-    for groups_of_frame in made.PerFrameFunctionalGroupsSequence:
-        del groups_of_frame.PixelValueTransformationSequence
-    save([made], tmp_path)
-    found = find_series(tmp_path)
-    assert [(one.labels, one.num_volumes) for one in sorted(found, key=lambda one: one.labels)] == [
-        (("e1",), 2),
-        (("e2",), 2),
-    ]
-    first = next(one for one in found if one.labels == ("e1",))
-    assert [int(volume.array.min()) for volume in read_volumes(first)] == [0, 1000]
-
-
-def test_another_number_of_frames_than_described_is_damage(tmp_path):
-    made = enhanced(make_slices(ramp()), list(range(6)))
-    made.NumberOfFrames = 7
-    save([made], tmp_path)
-    with pytest.raises(DicomError, match=r"000\.dcm: its header is damaged"):
-        read(tmp_path)
-
-
-def test_a_derived_series_of_frames_names_its_frames(tmp_path):
-    save([enhanced(make_slices(ramp()), [3, 0, 5, 1, 4, 2])], tmp_path / "source")
-    volume = read(tmp_path / "source")
-    made = write(volume.marked(Synthesis("pix2pix")), tmp_path / "made")
-    files = [pydicom.dcmread(path) for path in sorted(made.iterdir())]
-    assert [one.SourceImageSequence[0].ReferencedFrameNumber for one in files] == [2, 4, 6, 1, 5, 3]
-    assert np.abs(read(made).array - volume.array).max() < 0.01
-
-
 # --- stacks that lean or are not even ---------------------------------------------------------------------------------
-
-
-def leaning(degrees: float = 18.5, heights: Any = None, pixels: Any = None, modality: str = "CT") -> list[Dataset]:
-    """A smooth object, sampled where each slice lies."""
-    heights = np.arange(8) * 2.5 if heights is None else np.asarray(heights)
-    places = [np.array([-20.0, -30 + h * np.tan(np.radians(degrees)), 10 + h]) for h in heights]
-    made = make_slices(np.zeros((len(heights), 40, 32), np.uint16), modality=modality, spacing=(1.5, 1.0))
-    for one, place in zip(made, places, strict=True):
-        one.ImagePositionPatient = texts(place)
-        rows, columns = np.mgrid[0:40, 0:32]
-        one.PixelData = (scene(place[0] + columns, place[1] + 1.5 * rows, place[2]) + 1024).astype("<u2").tobytes()
-    return made
-
-
-def scene(x: Any, y: Any, z: Any) -> np.ndarray:
-    """HU at LPS mm: smooth, and different everywhere."""
-    return np.rint(300 * np.sin(x / 9) + 200 * np.cos(y / 11) + 12 * np.asarray(z))
 
 
 def error_at_slices(volume: Volume, slices: list[Dataset]) -> float:

@@ -94,7 +94,7 @@ def _of_file(path: Path, headers: Sequence[Header], remember: bool, scaling: Sca
     pixels, told = pixels_of(dataset, path), list(pictures(dataset))
     for header in headers:
         own = told[header.frame].dataset
-        kept = remembered(own, header.frame + 1 if len(told) > 1 else None) if remember else None
+        kept = remembered(own, header.frame + 1 if len(told) > 1 and not header.across else None) if remember else None
         scale = scale_of(own, path.name, scaling)
         yield header, Slice(_cut(pixels, header, path), scale, synthesis_of(own), kept)
 
