@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from medgan import Grid, Volume, write
 from medgan.cli import app
+from medgan.formats.dicom import Subject
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,8 +34,9 @@ def command_lines() -> list[tuple[str, list[str]]]:
 
 
 def make_volumes(folder: Path) -> None:
-    """Three cases in folders `pred`, `ref` and `masks`, for blocks that read files."""
+    """Three cases in folders `pred`, `ref` and `masks`, and DICOM in `scans`, for blocks that read files."""
     grid = Grid.regular((12, 12, 12))
+    write(Volume(np.zeros(grid.shape, np.int16), grid, "HU", "CT"), folder / "scans" / "ct", subject=Subject())
     for case in ("case1", "case2", "case3"):
         array = np.random.default_rng(len(case)).normal(0, 300, grid.shape).astype(np.int16)
         write(Volume(array, grid, "HU", "CT"), folder / "ref" / f"{case}.nii.gz")
