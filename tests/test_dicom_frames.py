@@ -93,6 +93,32 @@ def test_frames_of_several_times_and_echoes(tmp_path):
     assert [int(volume.array.min()) for volume in read_volumes(first)] == [0, 1000]
 
 
+def test_frames_whose_temporal_position_says_nothing(tmp_path):
+    """Canon numbers every frame 1: then their order in the file counts, and is said."""
+    slices = joined(make_slices(ramp()), make_slices(ramp() + 1000))
+    made = enhanced(slices, list(range(12)))
+    for groups in made.PerFrameFunctionalGroupsSequence:
+        del groups.PixelValueTransformationSequence
+    (found,) = find_series(save([made], tmp_path))
+    assert (found.num_volumes, found.notes) == (2, ("2 volumes, told apart by InstanceNumber",))
+    assert [int(volume.array.min()) for volume in read_volumes(found)] == [0, 1000]
+
+
+def test_a_file_for_each_moment(tmp_path):
+    """Siemens XA writes every volume of an fMRI as an enhanced object of its own."""
+    groups = [make_slices(ramp() + 1000 * n, AcquisitionNumber="1") for n in range(3)]
+    joined(*groups)
+    made = [enhanced(slices, [2, 0, 1, 3, 5, 4]) for slices in groups]
+    for number, one in enumerate(made, start=1):
+        one.InstanceNumber = number
+        for frame in one.PerFrameFunctionalGroupsSequence:
+            del frame.PixelValueTransformationSequence
+    (found,) = find_series(save(made[::-1], tmp_path))
+    assert (found.num_slices, found.num_volumes) == (6, 3)
+    assert [int(volume.array.min()) for volume in read_volumes(found)] == [0, 1000, 2000]
+    assert np.array_equal(read_volumes(found)[1].array, as_array(ramp() + 1000))
+
+
 def test_another_number_of_frames_than_described_is_damage(tmp_path):
     made = enhanced(make_slices(ramp()), list(range(6)))
     made.NumberOfFrames = 7

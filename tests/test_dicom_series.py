@@ -36,6 +36,14 @@ def test_a_localizer_is_told_apart_and_need_not_be_ruled_out(tmp_path):
     assert read(tmp_path, series=localizer.name).array.shape == (10, 8, 3)
 
 
+def test_a_captured_screen_need_not_be_ruled_out(tmp_path):
+    (screen,) = make_slices(ramp(1), SOPClassUID="1.2.840.10008.5.1.4.1.1.7", SeriesNumber=99)
+    del screen.ImagePositionPatient, screen.ImageOrientationPatient
+    save([*make_slices(ramp()), screen], tmp_path)
+    assert len(find_series(tmp_path)) == 2
+    assert np.array_equal(read(tmp_path).array, as_array(ramp()))
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -142,6 +150,8 @@ def test_a_gantry_tilt_is_resampled_and_told(tmp_path):
     assert not volume.grid.is_sheared
     assert volume.grid.shape == (32, 40 + int(np.ceil(17.5 * np.tan(np.radians(18.5)) / 1.5)), 8)
     assert error_at_slices(volume, slices) < 2  # of about 700 HU
+    stored = [np.frombuffer(one.PixelData, "<u2").astype(int) - 1024 for one in slices]
+    assert (volume.array.min(), volume.array.max()) == (np.min(stored), np.max(stored))
     (found,) = find_series(tmp_path)
     assert found.problems == ("gantry tilt: the slices lean by 18.5 degrees, resampled to a straight grid",)
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -90,6 +91,19 @@ def test_simpleitk_finds_the_voxels_at_the_same_place(source, tmp_path):
     for index in ((0, 0, 0), (9, 0, 5), (3, 7, 2)):
         there = LPS_TO_RAS * image.TransformIndexToPhysicalPoint(index)
         assert volume.grid.to_world(index) == pytest.approx(there, abs=1e-3)
+
+
+def test_dcm2niix_finds_the_voxels_at_the_same_place(source, tmp_path):
+    dcm2niix = pytest.importorskip("dcm2niix", reason="dcm2niix is not installed")
+    volume = as_ct(read(source))
+    folder = write(volume, tmp_path / "ct")
+    (tmp_path / "out").mkdir()
+    subprocess.run([dcm2niix.bin, "-b", "n", "-o", tmp_path / "out", folder], check=True, capture_output=True)
+    (path,) = (tmp_path / "out").iterdir()
+    image = nibabel.as_closest_canonical(nibabel.load(path))
+    ours = volume.reorient("RAS")
+    assert np.abs(image.affine - ours.grid.affine).max() < 1e-3
+    assert np.abs(image.get_fdata() - ours.array).max() <= 0.5
 
 
 def test_values_without_a_header_go_onto_the_slices_of_like(source, tmp_path):

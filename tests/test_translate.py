@@ -15,6 +15,7 @@ import pytest
 import torch
 from command_line import untrained_run
 from conftest import tiny_pair
+from dicom_folders import leaning, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -173,6 +174,20 @@ def test_dicom_says_that_it_is_synthetic(run: Run, tmp_path: Path) -> None:
         assert (header.SyntheticData, header.Modality, header.ImageType[0]) == ("YES", "CT", "DERIVED")
         assert run.weights_sha256 in header.ContributingEquipmentSequence[-1].ContributionDescription
     assert read(tmp_path / "out").synthetic == run.synthesis()
+
+
+@pytest.mark.parametrize("heights", [None, [0, 4, 8.5, 15, 19, 26, 30, 33]], ids=["tilt", "tilt and uneven gaps"])
+def test_a_leaning_series_comes_back_on_its_own_slices(run: Run, tmp_path: Path, heights: list[float] | None) -> None:
+    source = save(leaning(18.5, heights, modality="MR"), tmp_path / "mr")
+    done = translate(run, source, tmp_path / "ct", trust=True)
+    assert [one.path for one in done] == [tmp_path / "ct"]
+    files = [pydicom.dcmread(path) for path in sorted(source.iterdir())]
+    made = [pydicom.dcmread(path) for path in sorted((tmp_path / "ct").iterdir())]
+    assert [one.ImagePositionPatient for one in made] == [one.ImagePositionPatient for one in files]
+    assert [one.PixelSpacing for one in made] == [one.PixelSpacing for one in files]
+    assert {(one.Rows, one.Columns, one.Modality) for one in made} == {(40, 32, "CT")}
+    straight, sheared = read(tmp_path / "ct"), read(source)
+    assert straight.grid.same_as(sheared.grid)
 
 
 def test_one_series_of_several(run: Run, tmp_path: Path) -> None:

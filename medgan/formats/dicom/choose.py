@@ -41,7 +41,7 @@ def _chosen(found: list[Series], wanted: str | None, path: Path) -> Series:
     if not found:
         raise DicomError(f"{path}: holds no DICOM image; accepted are a file or folder of CT, MR or PET slices")
     if wanted is None:
-        scans = [one for one in found if not one.is_localizer] or found
+        scans = [one for one in found if not (one.is_localizer or one.is_screenshot)] or found
         if len(scans) == 1:
             return scans[0]
         raise DicomError(f"{path}: holds {len(found)} series; choose one by its number or UID: {_listed(found)}")

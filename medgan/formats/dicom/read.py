@@ -35,8 +35,8 @@ def read(path: Path, *, series: str | None = None, repair: Repair | None = None,
 
     Args:
         path: a folder, searched with its sub-folders, or one file.
-        series: SeriesInstanceUID, SeriesNumber, SeriesDescription or name, where a folder holds several series. A
-            localizer beside the only other series need not be ruled out.
+        series: SeriesInstanceUID, SeriesNumber, SeriesDescription or name, where a folder holds several series.
+            Localizers and captured screens beside the only other series need not be ruled out.
         repair: what may be done about slices that are missing, lean or are not evenly apart; see `Repair`.
         scaling: `stated`, `philips` for Philips MR's floating-point values, or `suv` for PET.
 

@@ -32,6 +32,8 @@ def about(series: Series) -> dict[str, Any]:
     first = series.stacks[0]
     with quietly():
         told = acquisition(_first_header(first))
+    if first.headers[0].photometric == "MONOCHROME1":
+        told["PhotometricInterpretation"] = "MONOCHROME1"  # low values are meant to be shown bright
     is_exact = first.grid is not None and not first.lean_deg and series.grid is not None and not _is_filled(series)
     return told if is_exact else told | _places(first)
 

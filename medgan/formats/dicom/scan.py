@@ -94,6 +94,11 @@ class Series:
         """True if it was taken to find one's way."""
         return "LOCALIZER" in self.image_type
 
+    @property
+    def is_screenshot(self) -> bool:
+        """True for a captured picture without a place in the patient, such as a dose report."""
+        return self.grid is None and self.sop_class.startswith("Secondary Capture")
+
     def describe(self) -> str:
         """One line for people, without patient data."""
         number = "" if self.number is None else f"{self.number} "

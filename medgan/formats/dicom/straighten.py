@@ -59,16 +59,17 @@ def straight_grid(stack: Stack, gap_mm: float) -> Grid:
 def straightened(array: Array, stack: Stack, grid: Grid) -> Array:
     """(X, Y, Z) on the straight grid, of (columns, rows, N) on the slices; integers stay integers.
 
-    Where no slice reaches, the lowest value stands: air in a CT.
+    Where no slice reaches, the lowest value stands: air in a CT. No value lies beyond those that there were.
     """
     along, down = _shifts(stack)
     along, down = along - along.min(), down - down.min()
     heights = (stack.heights - stack.heights[0]) / grid.spacing_mm[2]
     moved = [_Moved(array[:, :, k], (float(along[k]), float(down[k])), grid.shape[:2]) for k in range(len(heights))]
     out = np.empty(grid.shape, array.dtype)
-    lowest = array.min()
+    lowest, highest = array.min(), array.max()
     for z in range(grid.shape[2]):
-        out[:, :, z] = _as(array.dtype, _filled(_blend(moved, heights, z), lowest))
+        picture = _filled(_blend(moved, heights, z), lowest)
+        out[:, :, z] = _as(array.dtype, np.clip(picture, lowest, highest))
     return out
 
 
