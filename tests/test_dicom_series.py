@@ -80,6 +80,17 @@ def test_phase_parts_from_magnitude(tmp_path, kind):
     assert read_volumes(by_label["phase",])[0].array.min() == 1000
 
 
+def test_parts_of_a_complex_number_by_ge(tmp_path):
+    """GE says in a private attribute what each image of a field map is."""
+    groups = [make_slices(ramp() + 1000 * kind, Manufacturer="GE MEDICAL SYSTEMS") for kind in range(4)]
+    for kind, group in enumerate(groups):
+        for one in group:
+            one.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", kind)
+    save(joined(*groups), tmp_path)
+    by_label = {one.labels: int(read_volumes(one)[0].array.min()) for one in find_series(tmp_path)}
+    assert by_label == {(): 0, ("phase",): 1000, ("real",): 2000, ("imaginary",): 3000}
+
+
 def test_what_differs_without_sharing_a_place_stays_together(tmp_path):
     slices = make_slices(ramp())
     for one in slices[3:]:
@@ -117,6 +128,25 @@ def test_volumes_that_nothing_tells_apart_are_refused(tmp_path):
         one.InstanceNumber = 1
     (found,) = find_series(save(slices, tmp_path))
     assert "cannot be told apart: 000.dcm, 006.dcm at 10.00 mm" in found.problems[0]
+
+
+def test_volumes_that_follow_a_moving_head_are_no_uneven_stack(tmp_path):
+    groups = [make_slices(ramp(), origin=(-20, -30, 10 + 0.3 * n), AcquisitionNumber=str(n)) for n in range(4)]
+    found = find_series(save(joined(*groups), tmp_path))
+    assert [one.labels for one in found] == [("t1",), ("t2",), ("t3",), ("t4",)]
+    for number, one in enumerate(found):
+        assert "4 volumes that lie at different places" in one.problems[0]
+        (volume,) = read_volumes(one)
+        assert np.array_equal(volume.array, as_array(ramp()))
+        assert volume.grid.to_world([0, 0, 0])[2] == pytest.approx(10 + 0.3 * number)
+
+
+def test_slices_that_were_taken_in_two_passes_are_one_stack(tmp_path):
+    slices = make_slices(ramp(8))
+    for index, one in enumerate(slices):
+        one.AcquisitionNumber = 1 + index % 2
+    (found,) = find_series(save(slices, tmp_path))
+    assert (found.num_volumes, found.problems) == (1, ())
 
 
 def test_an_incomplete_volume_is_refused_with_its_places(tmp_path):

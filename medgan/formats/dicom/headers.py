@@ -34,6 +34,7 @@ from medgan.formats.dicom.elements import (
 from medgan.formats.dicom.frames import Picture, pictures
 from medgan.formats.dicom.mosaic import is_mosaic
 from medgan.formats.dicom.plain import Plain, Scanned, scan
+from medgan.formats.dicom.private import Block, private_numbers
 from medgan.formats.dicom.scale import SCALE_KEYS, Scale, scale_of
 
 __all__ = ["ORDERING", "SPLITTING", "Header", "differing", "read_headers"]
@@ -92,6 +93,8 @@ _NOT_PLAIN = {
     int(Tag(key))
     for key in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "ModalityLUTSequence")
 }
+_GE, _GE_KIND = Block("GE", 0x0043, "GEMS_PARM_01"), 0x2F
+_GE_COMPONENTS = {0: "MAGNITUDE", 1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
 _FRAMES = "NumberOfFrames"
 _SUFFIXES = {".dcm", ".ima"}  # an empty file of such a name is a slice that has not arrived
 _PLAIN = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
@@ -244,6 +247,14 @@ def _is_truncated(file: BinaryIO, dataset: Dataset) -> bool:
     return held < 8 + needed
 
 
+def _component_by_ge(dataset: Dataset) -> str:
+    """GE's own word for what DICOM calls ComplexImageComponent; "" where there is none."""
+    if not text(dataset, "Manufacturer").upper().startswith("GE"):
+        return ""
+    told = private_numbers(dataset, _GE, _GE_KIND, "SS")
+    return _GE_COMPONENTS.get(int(told[0]), "") if told else ""
+
+
 def _header(path: Path, whole_file: Dataset, picture: Picture, truncated: bool, is_tiled: bool) -> Header:
     own = picture.dataset
     return Header(
@@ -277,5 +288,5 @@ def _header(path: Path, whole_file: Dataset, picture: Picture, truncated: bool, 
         pixel_spacing=numbers(own, "PixelSpacing", 2),
         thickness=number(own, "SliceThickness"),
         stated_gap=number(own, "SpacingBetweenSlices"),
-        telling=tuple(text(own, key) for key in _TELLING),
+        telling=(text(own, _TELLING[0]) or _component_by_ge(own), *(text(own, key) for key in _TELLING[1:])),
     )

@@ -32,7 +32,8 @@ _META = (0x0002, 0x0010)
 _PIXELS = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _OPEN = 0xFFFFFFFF
-_PRIVATE, _COUNTS = {0x0019, 0x0065}, {0x0A, 0x50}  # where vendors count the tiles of a mosaic
+# Where vendors count the tiles of a mosaic, and GE says which part of a complex number is shown.
+_PRIVATE, _ASKED = {0x0019, 0x0043, 0x0065}, {0x0A, 0x2F, 0x50}
 _element, _length = struct.Struct("<HH2sH"), struct.Struct("<L")
 _implicit = struct.Struct("<HHL")
 
@@ -131,7 +132,7 @@ def _scanned(
             place = _after(content, start, length, explicit)
             continue
         place = start + length
-        if tag in wanted or (tag >> 16 in _PRIVATE and (tag & 0xFF00 == 0 or tag & 0xFF in _COUNTS)):
+        if tag in wanted or (tag >> 16 in _PRIVATE and (tag & 0xFF00 == 0 or tag & 0xFF in _ASKED)):
             name = vr.decode("ascii") if explicit else None
             value = content[start:place]
             kept[BaseTag(tag)] = RawDataElement(BaseTag(tag), name, length, value, start, not explicit, True, True)

@@ -80,7 +80,7 @@ def read_volumes(series: Series, *, scaling: Scaling = "stated", remember: bool 
     with quietly():
         slices = slices_of(headers, remember=remember, scaling=scaling)
     dtype = np.int16 if all(one.fits_int16 for one in slices.values()) else np.float32
-    planned = plan(series.stacks, series.repair)
+    planned = plan(series.stacks[0], series.repair)
     return [
         _volume(series, stack, planned, [slices[key_of(one)] for one in stack.headers], dtype)
         for stack in series.stacks

@@ -14,7 +14,7 @@ from medgan.formats.dicom.stack import SAME_PLACE_MM, Stack, count
 from medgan.formats.dicom.straighten import ladder_gap_mm, straight_grid, straightened
 from medgan.volume import Grid
 
-__all__ = ["Plan", "Repair", "plan"]
+__all__ = ["Plan", "Repair", "is_moving", "plan"]
 
 Array = npt.NDArray[Any]
 
@@ -53,14 +53,12 @@ class Plan:
         return straightened(array, stack, self.grid) if self.resamples else array
 
 
-def plan(stacks: Sequence[Stack], repair: Repair) -> Plan:
-    """How the volumes of a series become volumes on one grid.
+def plan(stack: Stack, repair: Repair) -> Plan:
+    """How the slices of a volume become a volume on one grid.
 
     Raises:
-        DicomError: if slices are missing or not even and that may not be repaired, or if volumes lie elsewhere.
+        DicomError: if slices are missing or not even and that may not be repaired.
     """
-    _refuse_moving(stacks)
-    stack = stacks[0]
     if stack.grid is not None and not stack.lean_deg:
         return Plan(stack.grid)
     if stack.num_missing and not repair.resample:
@@ -111,11 +109,7 @@ def _uneven(stack: Stack) -> str:
     )
 
 
-def _refuse_moving(stacks: Sequence[Stack]) -> None:
-    """The volumes of a 4-D series lie where the first one lies."""
-    for stack in stacks[1:]:
-        if float(np.abs(stack.places - stacks[0].places).max()) > 2 * SAME_PLACE_MM:
-            raise DicomError(
-                f"the volumes of a 4-D series lie at different places, {stacks[0].headers[0].name} and "
-                f"{stack.headers[0].name} among others; give them one by one"
-            )
+def is_moving(stacks: Sequence[Stack]) -> bool:
+    """True if the volumes of a 4-D series do not all lie where the first one lies."""
+    first = stacks[0].places
+    return any(float(np.abs(stack.places - first).max()) > 2 * SAME_PLACE_MM for stack in stacks[1:])

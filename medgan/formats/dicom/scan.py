@@ -14,7 +14,7 @@ import numpy as np
 from medgan.errors import DicomError, InputError
 from medgan.formats.dicom.elements import name_of
 from medgan.formats.dicom.headers import Header, read_headers
-from medgan.formats.dicom.repair import Repair, plan
+from medgan.formats.dicom.repair import Repair, is_moving, plan
 from medgan.formats.dicom.sound import refuse_unsound, without_copies, without_damage
 from medgan.formats.dicom.split import Part, split
 from medgan.formats.dicom.stack import Stack, count, depth_mm, listed, prove
@@ -186,25 +186,35 @@ def _series_of(headers: list[Header], repair: Repair) -> list[Series]:
         return [_refused(Part(tuple(headers)), str(error))]
     num_copies = len(whole) - len(single)
     copies = (f"{count(num_copies, 'file repeats', 'files repeat')} another one, left out",) if num_copies else ()
-    return [_series(part, repair, (*copies, *lost)) for part in parts]
+    return [one for part in parts for one in _series(part, repair, (*copies, *lost))]
 
 
 def _refused(part: Part, reason: str) -> Series:
     return _described(part, part.headers, (reason,))
 
 
-def _series(part: Part, repair: Repair, told: tuple[str, ...]) -> Series:
+def _series(part: Part, repair: Repair, told: tuple[str, ...]) -> list[Series]:
+    """One series; or one for each volume, where they do not lie at one place."""
     try:
         volumes, by = volumes_of(part.headers)
         stacks = [prove(volume) for volume in volumes]
-        planned = plan(stacks, repair)
+    except DicomError as error:
+        return [_refused(part, str(error))]
+    if not is_moving(stacks):
+        return [_of_stacks(part, stacks, by, repair, told)]
+    told = (*told, f"{len(stacks)} volumes that lie at different places, as of a moving head; each is a series here")
+    single = [Part(stack.headers, (*part.labels, f"t{number}")) for number, stack in enumerate(stacks, start=1)]
+    return [_of_stacks(one, [stack], "", repair, told) for one, stack in zip(single, stacks, strict=True)]
+
+
+def _of_stacks(part: Part, stacks: Sequence[Stack], by: str, repair: Repair, told: tuple[str, ...]) -> Series:
+    try:
+        planned = plan(stacks[0], repair)
     except DicomError as error:
         return _refused(part, str(error))
-    series = _described(
-        part, [one for stack in stacks for one in stack.headers], (*told, *planned.told, *_odd(stacks[0]))
-    )
+    problems = (*told, *planned.told, *_odd(stacks[0]))
     return replace(
-        series,
+        _described(part, [one for stack in stacks for one in stack.headers], problems),
         num_slices=len(stacks[0].headers),
         grid=planned.grid,
         num_volumes=len(stacks),

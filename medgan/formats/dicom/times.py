@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from medgan.errors import DicomError
 from medgan.formats.dicom.headers import ORDERING, Header, differing
-from medgan.formats.dicom.stack import axes_of, heights_of, listed, named, places_of
+from medgan.formats.dicom.stack import axes_of, heights_of, listed, named, places_of, position_tolerance_mm
 
 __all__ = ["volumes_of"]
 
@@ -20,6 +20,7 @@ _OF_TIME = {
     "TemporalPositionIdentifier", "AcquisitionNumber", "InversionTime", "TriggerTime", "AcquisitionDateTime",
     "AcquisitionTime", "ContentTime",
 }  # fmt: skip
+_OF_VOLUMES = ("TemporalPositionIdentifier", "AcquisitionNumber")
 _SETS = (*((key,) for key in ORDERING), ("AcquisitionNumber", "DiffusionBValue"), ("DiffusionBValue", "SequenceName"))
 
 
@@ -33,13 +34,34 @@ def volumes_of(headers: Sequence[Header]) -> tuple[list[list[Header]], str]:
     place = places_of(heights)
     counts = np.bincount(place)
     if counts.max() == 1:
-        return [list(headers)], ""
+        return _moving(headers, heights) or ([list(headers)], "")
     _refuse_uneven_counts(headers, heights, place, counts)
     for keys in _SETS:
         groups = _grouped(headers, keys)
         if len(groups) == counts[0] and _is_partition(groups, headers, place):
             return _in_order(groups, keys), " and ".join(keys)
     return _by_instance_number(headers, place, heights, int(counts[0])), "InstanceNumber"
+
+
+def _moving(headers: Sequence[Header], heights: Array) -> tuple[list[list[Header]], str] | None:
+    """Volumes that share no place since the scanner followed a moving head: each is even, together they are not."""
+    if _is_even(heights):
+        return None
+    for key in _OF_VOLUMES:
+        groups = _grouped(headers, [key])
+        sizes = {len(group) for group in groups.values()}
+        if len(groups) > 1 and len(sizes) == 1 and min(sizes) > 2 and all(map(_is_ladder, groups.values())):
+            return _in_order(groups, [key]), key
+    return None
+
+
+def _is_ladder(group: Sequence[Header]) -> bool:
+    return _is_even(heights_of(group, axes_of(group[0])))
+
+
+def _is_even(heights: Array) -> bool:
+    gaps = np.diff(np.sort(heights))
+    return len(gaps) < 2 or float(np.ptp(gaps)) <= position_tolerance_mm(float(np.median(gaps)))
 
 
 def _grouped(headers: Sequence[Header], keys: Sequence[str]) -> dict[Hashable, list[Header]]:
