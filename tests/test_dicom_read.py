@@ -164,6 +164,7 @@ def test_a_dicomdir_is_passed_over(tmp_path):
     directory.write(tmp_path / "set")
     assert (tmp_path / "set" / "DICOMDIR").is_file()
     assert read(tmp_path / "set").array.shape == (10, 8, 6)
+    assert read(tmp_path / "set" / "DICOMDIR").array.shape == (10, 8, 6)
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, None])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_folders import SAGITTAL, joined, make_slices, ramp, save
 
 from medgan.errors import DicomError, InputError, NiftiError, OutputError
 from medgan.formats import nifti, read, read_header, write
@@ -71,7 +72,7 @@ def test_two_series_need_a_choice(series: Path, tmp_path: Path) -> None:
     with pytest.raises(DicomError, match="2 series"):
         read(tmp_path / "both")
     assert np.array_equal(read(tmp_path / "both", series="second").reorient("RAS").array, CT.array + 1)
-    with pytest.raises(DicomError, match="holds 2 DICOM series"):
+    with pytest.raises(DicomError, match="holds 2 series"):
         read_header(tmp_path / "both")
 
 
@@ -103,3 +104,15 @@ def test_nothing_of_the_patient_goes_into_nifti(series: Path, tmp_path: Path) ->
         assert b"SECRET" not in file.read_bytes()
         assert b"Made-up" not in file.read_bytes()
     assert nifti.read(path).unit == "HU"
+
+
+def test_the_header_of_a_folder_with_a_localizer_is_that_of_the_scan(tmp_path: Path) -> None:
+    scout = make_slices(ramp(3), directions=SAGITTAL, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    save(joined(make_slices(ramp()), scout), tmp_path)
+    assert read_header(tmp_path).grid.same_as(read(tmp_path).grid)
+
+
+def test_a_4d_series_has_no_one_header(tmp_path: Path) -> None:
+    save(joined(*(make_slices(ramp(), AcquisitionNumber=str(n)) for n in range(2))), tmp_path)
+    with pytest.raises(InputError, match="is 4-D, accepted is one volume"):
+        read_header(tmp_path)

@@ -181,7 +181,7 @@ def _refuse_other_pictures(path: Path) -> None:
 def _only_series(path: Path) -> Series:
     from medgan.formats import dicom
 
-    found = dicom.find_series(path)
-    if len(found) != 1:
-        raise DicomError(f"{path}: holds {len(found) or 'no'} DICOM series; give the folder of one")
-    return found[0]
+    found = dicom.chosen(dicom.find_series(path), None, path)
+    if found.num_volumes > 1:
+        raise DicomError(f"{path}: {found.describe()} is 4-D, accepted is one volume; give one of them")
+    return found

@@ -26,6 +26,7 @@ __all__ = ["Series", "find_series", "is_dicom"]
 
 T = TypeVar("T")
 _LONGEST_NAME = 60
+_DIRECTORY = "DICOMDIR"
 _MANY = 1000  # files whose headers take long enough to show it
 
 
@@ -122,7 +123,7 @@ def find_series(path: Path, *, repair: Repair | None = None) -> list[Series]:
     Files that are no DICOM images (reports, a DICOMDIR, anything else) are passed over.
 
     Args:
-        path: a folder or file.
+        path: a folder, a file, or the DICOMDIR of a disc.
         repair: what may be done about slices that are missing, lean or are not evenly apart; see `Repair`.
 
     Returns:
@@ -157,6 +158,8 @@ def _with_strays(series: Series, strays: Sequence[Path]) -> Series:
 def _files(path: Path) -> Iterator[Path]:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
+    if path.is_file() and path.name.upper() == _DIRECTORY:
+        path = path.parent  # the table of a disc, whose files lie beside it
     if path.is_file():
         yield path
     for folder, subfolders, names in os.walk(path):
