@@ -183,7 +183,7 @@ def deidentify(
 ) -> Deidentified:
     """De-identify the DICOM files below a folder by the Basic Profile of PS3.15, and check the new files for leaks.
 
-    Names, identifiers, dates, descriptions, private attributes, overlays and more are removed, replaced or replaced, at
+    Names, identifiers, dates, descriptions, private attributes, overlays and more are removed, emptied or replaced, at
     every depth; UIDs are replaced consistently. Text that is part of the pixels, and faces, stay: images that may have
     text in their pixels are not released, heads are flagged.
 
@@ -319,7 +319,7 @@ def _secret(key: Path | None, out: Path) -> bytes:
         return secrets.token_bytes(_KEY_BYTES)
     key = Path(key)
     if out.resolve() in key.resolve().parents:
-        raise InputError(f"{key}: a key lies never beside what it made; keep it out of {out}")
+        raise InputError(f"{key}: a key must not lie beside what it made; keep it out of {out}")
     if not key.exists():
         _write_key(key)
     try:

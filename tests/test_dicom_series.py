@@ -130,6 +130,15 @@ def test_volumes_that_nothing_tells_apart_are_refused(tmp_path):
     assert "cannot be told apart: 000.dcm, 006.dcm at 10.00 mm" in found.problems[0]
 
 
+@pytest.mark.parametrize("lost", [1, 2, 5])
+def test_an_incomplete_volume_is_left_out_on_demand(tmp_path, lost):
+    slices = joined(*(make_slices(ramp() + 1000 * n, AcquisitionNumber=str(n)) for n in range(3)))
+    (found,) = find_series(save(slices[:-lost], tmp_path), repair=Repair(fill=True))
+    assert [int(volume.array.min()) for volume in read_volumes(found)] == [0, 1000]
+    assert "1 of 3 volumes incomplete (012.dcm" in found.problems[0]
+    assert (found.num_volumes, found.num_slices) == (2, 6)
+
+
 def test_volumes_that_follow_a_moving_head_are_no_uneven_stack(tmp_path):
     groups = [make_slices(ramp(), origin=(-20, -30, 10 + 0.3 * n), AcquisitionNumber=str(n)) for n in range(4)]
     found = find_series(save(joined(*groups), tmp_path))

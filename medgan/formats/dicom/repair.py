@@ -24,7 +24,7 @@ class Repair:
     """What may be done to get one regular grid.
 
     Args:
-        fill: interpolate slices that are missing, damaged or cut off.
+        fill: interpolate slices that are missing, damaged or cut off; of a 4-D series leave incomplete volumes out.
         resample: True also resamples where slices seem to be missing, as if the gap were wider there; None resamples
             stacks that lean (gantry tilt) or are not evenly apart; False never resamples: a leaning stack keeps its
             sheared grid, and one that is not even is refused.

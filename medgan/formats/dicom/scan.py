@@ -18,7 +18,7 @@ from medgan.formats.dicom.repair import Repair, is_moving, plan
 from medgan.formats.dicom.sound import refuse_unsound, without_copies, without_damage
 from medgan.formats.dicom.split import Part, split
 from medgan.formats.dicom.stack import Stack, count, depth_mm, listed, prove
-from medgan.formats.dicom.times import volumes_of
+from medgan.formats.dicom.times import volumes_of, without_incomplete
 from medgan.progress import track
 from medgan.volume import Grid
 
@@ -198,6 +198,8 @@ def _refused(part: Part, reason: str) -> Series:
 
 def _series(part: Part, repair: Repair, told: tuple[str, ...]) -> list[Series]:
     """One series; or one for each volume, where they do not lie at one place."""
+    headers, lost = without_incomplete(part.headers) if repair.fill else (part.headers, "")
+    part, told = Part(tuple(headers), part.labels), (*told, lost) if lost else told
     try:
         volumes, by = volumes_of(part.headers)
         stacks = [prove(volume) for volume in volumes]

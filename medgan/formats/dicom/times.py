@@ -12,7 +12,7 @@ from medgan.errors import DicomError
 from medgan.formats.dicom.headers import ORDERING, Header, differing
 from medgan.formats.dicom.stack import axes_of, heights_of, listed, named, places_of, position_tolerance_mm
 
-__all__ = ["volumes_of"]
+__all__ = ["volumes_of", "without_incomplete"]
 
 Array = npt.NDArray[Any]
 
@@ -41,6 +41,24 @@ def volumes_of(headers: Sequence[Header]) -> tuple[list[list[Header]], str]:
         if len(groups) == counts[0] and _is_partition(groups, headers, place):
             return _in_order(groups, keys), " and ".join(keys)
     return _by_instance_number(headers, place, heights, int(counts[0])), "InstanceNumber"
+
+
+def without_incomplete(headers: Sequence[Header]) -> tuple[list[Header], str]:
+    """The pictures of volumes that have every place, as of a scan that was broken off; and what was left out.
+
+    Nothing is left out where no attribute tells the volumes apart, or where all are complete.
+    """
+    place = places_of(heights_of(headers, axes_of(headers[0])))
+    counts = np.bincount(place)
+    for keys in _SETS if counts.min() < counts.max() else ():
+        groups = _grouped(headers, keys).values()
+        whole = [group for group in groups if len(group) == len(counts) and _is_partition({0: group}, headers, place)]
+        if len(groups) == counts.max() and whole:
+            kept = {id(one) for group in whole for one in group}
+            rest = [one for one in headers if id(one) not in kept]
+            told = f"{len(groups) - len(whole)} of {len(groups)} volumes incomplete ({named(rest)}), left out"
+            return [one for one in headers if id(one) in kept], told
+    return list(headers), ""
 
 
 def _moving(headers: Sequence[Header], heights: Array) -> tuple[list[list[Header]], str] | None:
@@ -129,7 +147,7 @@ def _refuse_uneven_counts(headers: Sequence[Header], heights: Array, place: Sequ
         raise DicomError(f"{shared} more than one image: {told}; remove the wrong ones")
     raise DicomError(
         f"a 4-D series with {usual} images at most of its {len(counts)} places, but not at {told}; "
-        "a volume is incomplete, send the series again or remove the files of that volume"
+        "a volume is incomplete, send the series again, or let --fill leave that volume out"
     )
 
 
