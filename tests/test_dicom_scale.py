@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from dicom_folders import make_slices, ramp, save, texts
 from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
 
+from medgan import formats
+from medgan.convert import convert
 from medgan.errors import DicomError
 from medgan.formats.dicom import Repair, read
+from medgan.formats.sidecar import of_json
 from medgan.prep import Intensity, to_network
 from medgan.scans import read_sources
 from medgan.volume import Grid, Volume
@@ -70,6 +75,25 @@ def test_padding_does_not_mix_into_tissue_where_slices_are_resampled(tmp_path):
     volume = read(save(slices, tmp_path))
     assert volume.array.max() < 1000
     assert read(tmp_path, repair=Repair(resample=False)).array.max() == 30000 - 24
+
+
+@pytest.mark.parametrize("name", ["x.nii.gz", "x.mha", "x.nrrd"])
+@pytest.mark.parametrize("slope", ["1", "0.1"])
+def test_padding_is_known_in_other_formats_too(tmp_path, name, slope):
+    slices = padded(-2000)
+    for one in slices:
+        one.RescaleSlope = slope
+    (done,) = convert(save(slices, tmp_path / "ct"), tmp_path / name)
+    volume, source = formats.read(done.path), read(tmp_path / "ct")
+    assert volume.padding == source.padding
+    seen = volume.reorient(source.grid.orientation).without_padding()
+    assert (seen.array[0] == -1000).all()
+    assert np.array_equal(seen.array[1:], source.array[1:])
+
+
+@pytest.mark.parametrize("said", [["a", 1], [1], [2, 1], [True, 2], "1", {"low": 1}, [float("nan"), 1]])
+def test_a_padding_that_is_no_range_counts_as_none(said):
+    assert of_json(json.dumps({"Modality": "CT", "PixelPaddingRange": said})).padding is None
 
 
 def test_values_made_of_others_have_no_padding():

@@ -38,20 +38,22 @@ _ENDINGS = (".nii", ".hdr", ".img", ".png", ".mha", ".mhd", ".nrrd", ".nhdr")
 
 @dataclass(frozen=True)
 class Marks:
-    """Unit, modality and provenance of an image, "" and None where they are not recorded."""
+    """Unit, modality, provenance and padding of an image, "" and None where they are not recorded."""
 
     unit: str = ""
     modality: str = ""
     synthetic: Synthesis | None = None
+    padding: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, volume: Volume) -> Marks:
         """The marks that a volume carries."""
-        return cls(volume.unit, volume.modality, volume.synthetic)
+        return cls(volume.unit, volume.modality, volume.synthetic, volume.padding)
 
     def over(self, other: Marks) -> Marks:
         """These marks, with those of another source where these are silent."""
-        return Marks(self.unit or other.unit, self.modality or other.modality, self.synthetic or other.synthetic)
+        unit, modality = self.unit or other.unit, self.modality or other.modality
+        return Marks(unit, modality, self.synthetic or other.synthetic, self.padding or other.padding)
 
     def to_json(self, description: str = "", about: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Plain values to be written as JSON.
@@ -63,6 +65,8 @@ class Marks:
         """
         marks = {"Modality": self.modality, "Units": self.unit, "SeriesDescription": description}
         fields = {**(about or {}), **{key: value for key, value in marks.items() if value}}
+        if self.padding:
+            fields["PixelPaddingRange"] = list(self.padding)
         if self.synthetic:
             fields |= {"Quantity": self.synthetic.quantity} if self.synthetic.quantity else {}
             fields |= {"SyntheticData": True, "Synthesis": _synthesis_to_json(self.synthetic)}
@@ -175,7 +179,13 @@ def _marks(fields: dict[str, Any]) -> Marks:
     made = fields.get("Synthesis")
     said = fields.get("SyntheticData") in (True, "YES") or isinstance(made, dict)
     made = made if isinstance(made, dict) else {}
-    return Marks(unit, modality, _synthesis(made, _text(fields, "Quantity")) if said else None)
+    return Marks(unit, modality, _synthesis(made, _text(fields, "Quantity")) if said else None, _padding(fields))
+
+
+def _padding(fields: dict[str, Any]) -> tuple[float, float] | None:
+    ends: Any = fields.get("PixelPaddingRange")
+    is_range = isinstance(ends, list) and len(ends) == 2 and all(type(end) in {int, float} for end in ends)
+    return (float(ends[0]), float(ends[1])) if is_range and ends[0] <= ends[1] else None  # NaN is no end
 
 
 def _synthesis(fields: dict[str, Any], quantity: str) -> Synthesis:

@@ -57,7 +57,7 @@ def read(path: Path) -> Volume:
     layout = _layout(path)
     array = read_voxels(layout, path)
     marks = of_sidecar(path).over(layout.marks)
-    return Volume(array, layout.grid, marks.unit or "a.u.", marks.modality, marks.synthetic)
+    return Volume(array, layout.grid, marks.unit or "a.u.", marks.modality, marks.synthetic, padding=marks.padding)
 
 
 def read_grid(path: Path) -> Grid:

@@ -126,7 +126,7 @@ def _volumes(header: Any, path: Path) -> list[Volume]:
     marks = of_sidecar(path).over(marks_of(header))
     space = Space(affine_of(header, path)[1])
     return [
-        Volume(array[..., index], grid, marks.unit or "a.u.", marks.modality, marks.synthetic, space)
+        Volume(array[..., index], grid, marks.unit or "a.u.", marks.modality, marks.synthetic, space, marks.padding)
         for index in range(array.shape[3])
     ]
 
