@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import struct
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from dicom_tools import TOOLS, Run, Tool
 from dicom_truth import Frame, Unjudgeable, frames_of
+from pydicom.errors import InvalidDicomError
 from scipy import ndimage
 
 Array = npt.NDArray[Any]
@@ -292,7 +294,7 @@ def series_uid(path: Path) -> str | None:
             path, force=True, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Rows"]
         )
         return str(dataset.get("SeriesInstanceUID", "")) if "Rows" in dataset else None
-    except Exception:  # pydicom raises many things on files that are no DICOM
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, struct.error, InvalidDicomError):
         return None
 
 

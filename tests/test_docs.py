@@ -53,7 +53,8 @@ def test_python_blocks_run(page: str, text: str, tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize(("page", "words"), command_lines(), ids=lambda value: value if isinstance(value, str) else "")
 def test_commands_have_the_options_that_the_docs_give_them(page: str, words: list[str]) -> None:
-    options = {name for parameter in COMMANDS[words[1]].params for name in parameter.opts} | {"--help"}
+    parameters = COMMANDS[words[1]].params
+    options = {name for one in parameters for name in (*one.opts, *one.secondary_opts)} | {"--help"}
     unknown = [word.partition("=")[0] for word in words[2:] if word.startswith("--")]
     assert set(unknown) <= options, f"{page}: {' '.join(words)}"
 
