@@ -6,15 +6,19 @@ Each knows its own number from the environment, so splitting a table needs no ta
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from medgan.errors import ConfigError
 
-__all__ = ["PATIENCE", "Place", "all_of", "gathered", "is_first", "part_at_exit", "place", "share"]
+__all__ = ["PATIENCE", "Place", "all_of", "follow_parent", "gathered", "is_first", "part_at_exit", "place", "share"]
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=1)  # of a process that is done and waits for the others
@@ -93,6 +97,18 @@ def all_of(part: Sequence[T]) -> list[T]:
 def part_at_exit() -> None:
     """Close the connection before the interpreter ends; gloo's threads abort a process that ends with them running."""
     atexit.register(_part)
+
+
+def follow_parent() -> None:
+    """Live as a helper: leave Ctrl-C to the parent, and end when it does, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess | None) -> None:
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _part() -> None:

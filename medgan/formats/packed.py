@@ -7,14 +7,15 @@ of ISA-L and the kind of processor.
 
 from __future__ import annotations
 
-import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from isal import igzip as _untyped
+from isal import igzip as _reading
+from isal import igzip_threaded as _writing
 from isal import isal_zlib
 
 __all__ = ["MAX_RATIO", "PACKING_DAMAGE", "is_gzip", "opened", "packing", "unpacked"]
@@ -23,8 +24,10 @@ MAX_RATIO = 1040  # no byte of a deflate stream becomes more
 PACKING_DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, cast(Any, isal_zlib.error))
 _GZIP = b"\x1f\x8b"
 _LEVEL = 2
-_BUFFER = 1 << 20
-_igzip: Any = _untyped
+_BLOCK = 1 << 20
+_THREADS = min(4, os.cpu_count() or 1)
+_igzip: Any = _reading
+_igzip_threaded: Any = _writing
 
 
 def is_gzip(path: Path) -> bool:
@@ -51,7 +54,6 @@ def unpacked(stream: BinaryIO) -> BinaryIO:
 
 @contextmanager
 def packing(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """A stream that compresses into another one."""
-    packed = _igzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=stream, mtime=0)
-    with packed, io.BufferedWriter(cast(io.RawIOBase, packed), _BUFFER) as buffered:
-        yield cast(BinaryIO, buffered)
+    """A stream that compresses into another one, by threads of its own; their number does not change the bytes."""
+    with _igzip_threaded.open(stream, "wb", compresslevel=_LEVEL, threads=_THREADS, block_size=_BLOCK) as packed:
+        yield cast(BinaryIO, packed)

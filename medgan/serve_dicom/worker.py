@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import shutil
 import signal
 import sys
-import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -19,6 +17,7 @@ from medgan.errors import MedganError, OutputError, RunError
 from medgan.formats.dicom import Series, find_series
 from medgan.formats.pacs import settle_uids
 from medgan.formats.pacs.receipts import Answer
+from medgan.processes import follow_parent
 
 if TYPE_CHECKING:
     from medgan.run import Run
@@ -124,9 +123,8 @@ class Worker:
 def _work(line: Connection, run: str, work: str, device: str) -> None:
     """The process: silent, since a traceback may name a person, and gone when the service is."""
     sys.stderr = (Path(work) / _STDERR).open("w", buffering=1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    follow_parent()
     from medgan.run import open_run
 
     try:
@@ -187,10 +185,3 @@ def _empty(folder: Path, but: str = "") -> None:
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

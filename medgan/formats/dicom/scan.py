@@ -13,13 +13,13 @@ import numpy as np
 
 from medgan.errors import DicomError, InputError
 from medgan.formats.dicom.elements import name_of
-from medgan.formats.dicom.headers import Header, read_headers
+from medgan.formats.dicom.header_pass import read_headers
+from medgan.formats.dicom.headers import Header
 from medgan.formats.dicom.repair import Repair, is_moving, plan
 from medgan.formats.dicom.sound import refuse_unsound, without_copies, without_damage
 from medgan.formats.dicom.split import Part, split
 from medgan.formats.dicom.stack import Stack, count, depth_mm, listed, prove
 from medgan.formats.dicom.times import volumes_of, without_incomplete
-from medgan.progress import track
 from medgan.volume import Grid
 
 __all__ = ["Series", "find_series", "is_dicom"]
@@ -27,7 +27,6 @@ __all__ = ["Series", "find_series", "is_dicom"]
 T = TypeVar("T")
 _LONGEST_NAME = 60
 _DIRECTORY = "DICOMDIR"
-_MANY = 1000  # files whose headers take long enough to show it
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,7 @@ def find_series(path: Path, *, repair: Repair | None = None) -> list[Series]:
         InputError: if there is no such file or folder.
     """
     files = list(_files(Path(path)))
-    shown = track(files, "Reading headers") if len(files) > _MANY else files
-    headers = [header for file in shown for header in read_headers(file)]
+    headers = read_headers(files)
     strays = [header.path for header in headers if header.stray]
     groups: dict[str, list[Header]] = {}
     for header in (header for header in headers if not header.stray):
@@ -164,7 +162,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
     for folder, subfolders, names in os.walk(path):
         subfolders.sort()
-        yield from (file for name in sorted(names) if (file := Path(folder) / name).is_file())
+        yield from (file for name in sorted(names) if (file := Path(folder, name)).is_file())
 
 
 def _is_dicom_file(path: Path) -> bool:
@@ -173,7 +171,7 @@ def _is_dicom_file(path: Path) -> bool:
             start = file.read(132)
     except OSError:
         return False
-    return start[128:] == b"DICM" or any(not header.stray for header in read_headers(path))
+    return start[128:] == b"DICM" or any(not header.stray for header in read_headers([path]))
 
 
 # --- from the pictures of one SeriesInstanceUID to series -------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from pydicom import Dataset
@@ -132,13 +133,19 @@ def _placeless(header: Header) -> str:
 
 
 def _bad_geometry(header: Header) -> str:
-    row, column = np.array(header.orientation).reshape(2, 3)
-    lengths = np.linalg.norm([row, column], axis=1)
-    if np.abs(lengths - 1).max() > ANGLE_TOLERANCE or abs(row @ column) > ANGLE_TOLERANCE:
+    if not _are_directions(header.orientation or ()):
         return f"ImageOrientationPatient {list(header.orientation or ())} is not two unit vectors at right angles"
     if min(header.pixel_spacing or (0,)) <= 0 or min(header.rows, header.columns) < 1:
         return f"PixelSpacing {list(header.pixel_spacing or ())} of {header.rows}×{header.columns} pixels is no grid"
     return ""
+
+
+@lru_cache(1024)
+def _are_directions(orientation: tuple[float, ...]) -> bool:
+    """True for two unit vectors at right angles."""
+    row, column = np.array(orientation).reshape(2, 3)
+    lengths = np.linalg.norm([row, column], axis=1)
+    return bool(np.abs(lengths - 1).max() <= ANGLE_TOLERANCE and abs(row @ column) <= ANGLE_TOLERANCE)
 
 
 def _refuse_two_scans(headers: Sequence[Header]) -> None:

@@ -65,7 +65,7 @@ def straightened(array: Array, stack: Stack, grid: Grid) -> Array:
     along, down = along - along.min(), down - down.min()
     heights = (stack.heights - stack.heights[0]) / grid.spacing_mm[2]
     moved = [_Moved(array[:, :, k], (float(along[k]), float(down[k])), grid.shape[:2]) for k in range(len(heights))]
-    out = np.empty(grid.shape, array.dtype)
+    out = np.empty(grid.shape, array.dtype, order="F")  # picture by picture, as files hold it
     lowest, highest = array.min(), array.max()
     for z in range(grid.shape[2]):
         picture = _filled(_blend(moved, heights, z), lowest)
@@ -79,7 +79,7 @@ def onto_slices(array: Array, grid: Grid, stack: Stack) -> Array:
     along, down = along - along.min(), down - down.min()
     heights = (stack.heights - stack.heights[0]) / grid.spacing_mm[2]
     shape = (stack.headers[0].columns, stack.headers[0].rows)
-    out = np.empty((*shape, len(heights)), array.dtype)
+    out = np.empty((*shape, len(heights)), array.dtype, order="F")
     for k, height in enumerate(heights):
         picture = _between(array, float(height))
         back = _Moved(picture, (-float(along[k]), -float(down[k])), shape).picture()
@@ -145,16 +145,17 @@ class _Moved:
 
 
 def _moved_along(picture: Array, axis: int, shift: float, length: int) -> Array:
-    source = np.moveaxis(picture, axis, 0)
     start = int(np.ceil(shift - _SAME))
     part = start - shift  # how far behind the picture's own pixel a canvas pixel lies, 0 <= part < 1
-    out = np.full((length, *source.shape[1:]), np.nan, np.float32)
+    source = np.moveaxis(picture, axis, 0)
     if part >= _SAME:
         source, start = _interpolated(source, part), start - 1
     first, last = max(start, 0), min(start + len(source), length)
+    shape = (length, picture.shape[1]) if axis == 0 else (picture.shape[0], length)
+    out = np.full(shape, np.nan, np.float32, order="F")
     if last > first:
-        out[first:last] = source[first - start : last - start]
-    return np.moveaxis(out, 0, axis)
+        np.moveaxis(out, axis, 0)[first:last] = source[first - start : last - start]
+    return out
 
 
 def _interpolated(source: Array, part: float) -> Array:

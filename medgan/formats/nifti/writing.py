@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -178,10 +179,17 @@ def _header(volumes: Sequence[Volume], code: int) -> Any:
 
 def _write_image(header: Any, volumes: Sequence[Volume], path: Path) -> None:
     with _written(path) as stream:
-        header.write_to(stream)
+        stream.write(_as_bytes(header))
         for volume in volumes:
             for part in in_file_order(volume.array, header.get_data_dtype()):
                 stream.write(part)
+
+
+def _as_bytes(header: Any) -> bytes:
+    """A header with its extensions, up to the first voxel; nibabel moves about in what it writes to."""
+    held = io.BytesIO()
+    header.write_to(held)
+    return held.getvalue().ljust(held.tell(), b"\0")
 
 
 @contextmanager
