@@ -25,6 +25,7 @@ __all__ = [
     "depth_mm",
     "heights_of",
     "listed",
+    "middle",
     "named",
     "places_of",
     "position_tolerance_mm",
@@ -80,16 +81,15 @@ class Stack:
         if len(self.headers) < 3:
             return True
         index = np.arange(len(self.heights))
-        ladder = np.polynomial.Polynomial.fit(index, self.heights, 1)
-        off = float(np.abs(self.heights - ladder(index)).max())
-        return off <= position_tolerance_mm(float(np.median(self.gaps)))
+        off = float(np.abs(self.heights - np.polyval(np.polyfit(index, self.heights, 1), index)).max())
+        return off <= position_tolerance_mm(middle(self.gaps))
 
     @cached_property
     def num_missing(self) -> int:
         """How many slices an even ladder would have beside these; 0 where none fits, or where the gap changes once."""
         if self.is_even:
             return 0
-        steps = self.gaps / float(np.median(self.gaps))
+        steps = self.gaps / middle(self.gaps)
         fits = float(np.abs(steps - steps.round()).max()) < 0.1 and steps.min() > 0.5
         return int(steps.round().sum()) - len(steps) if fits and not _changes_once(steps.round()) else 0
 
@@ -117,12 +117,18 @@ class Stack:
 
     def missing(self) -> str:
         """Between which slices others are missing, for people."""
-        wide = np.flatnonzero(self.gaps > 1.5 * np.median(self.gaps))
+        wide = np.flatnonzero(self.gaps > 1.5 * middle(self.gaps))
         return listed([f"{self.at(int(i))} and {self.at(int(i) + 1)}" for i in wide])
 
     def at(self, index: int) -> str:
         """File and height of a slice, for people."""
         return f"{self.headers[index].name} ({self.heights[index]:.2f} mm)"
+
+
+def middle(values: Array) -> float:
+    """The median; numpy's own imports masked arrays at its first call, 10 ms of a short command."""
+    ordered = np.sort(values)
+    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def _changes_once(steps: Array) -> bool:
@@ -218,7 +224,7 @@ def _refuse_sideways(ordered: list[Header], places: Array, normal: Array) -> Non
     lean = heights @ sideways / (heights @ heights)
     shifts = np.linalg.norm(sideways - np.outer(heights, lean), axis=1)
     shifts -= shifts.min()
-    if shifts.max() > position_tolerance_mm(float(np.median(np.diff(heights)))):
+    if shifts.max() > position_tolerance_mm(middle(np.diff(heights))):
         odd = [ordered[int(i)] for i in np.argsort(-shifts)]
         raise DicomError(
             f"the slices are shifted sideways by up to {shifts.max():.2f} mm, most of all {odd[0].name}; "

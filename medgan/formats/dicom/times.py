@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from medgan.errors import DicomError
 from medgan.formats.dicom.headers import ORDERING, Header, differing
-from medgan.formats.dicom.stack import axes_of, heights_of, listed, named, places_of, position_tolerance_mm
+from medgan.formats.dicom.stack import axes_of, heights_of, listed, middle, named, places_of, position_tolerance_mm
 
 __all__ = ["volumes_of", "without_incomplete"]
 
@@ -79,7 +79,7 @@ def _is_ladder(group: Sequence[Header]) -> bool:
 
 def _is_even(heights: Array) -> bool:
     gaps = np.diff(np.sort(heights))
-    return len(gaps) < 2 or float(np.ptp(gaps)) <= position_tolerance_mm(float(np.median(gaps)))
+    return len(gaps) < 2 or float(np.ptp(gaps)) <= position_tolerance_mm(middle(gaps))
 
 
 def _grouped(headers: Sequence[Header], keys: Sequence[str]) -> dict[Hashable, list[Header]]:
