@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from medgan.errors import DicomError
+from medgan.errors import InputError
 from medgan.formats.dicom import header_pass
 from medgan.formats.dicom.alike import Seen, header_of_plain
 from medgan.formats.dicom.headers import Header
@@ -218,7 +218,7 @@ def test_beside_other_threads_one_process_reads(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.usefixtures("many")
 def test_a_killed_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header_pass, "_of_files", killed)
-    with pytest.raises(DicomError, match="headers of 20 files was killed, as systems do when memory runs out"):
+    with pytest.raises(InputError, match="headers of 20 files was killed, as systems do when memory runs out"):
         header_pass.read_headers([tmp_path / str(n) for n in range(20)])
 
 

@@ -19,7 +19,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from medgan.errors import DicomError
+from medgan.errors import InputError
 from medgan.formats.dicom.alike import Seen, header_of_plain
 from medgan.formats.dicom.elements import DAMAGE, looks_like_dicom, name_of, number, open_dicom, quietly, text
 from medgan.formats.dicom.frames import pictures
@@ -69,7 +69,7 @@ def _processes(num_files: int) -> Iterator[Reading]:
             with pool:
                 yield pool.map
         except BrokenProcessPool as error:
-            raise DicomError(
+            raise InputError(
                 f"a process that reads the headers of {num_files} files was killed, as systems do when memory runs "
                 "out; free memory, or read fewer files at once"
             ) from error
