@@ -106,7 +106,8 @@ def measure(name: str) -> Measure:
     """
     bases = [base for base in MEASURES if name == base or name.startswith(f"{base}_")]
     if not bases:
-        raise InputError(f"no measure is called {name!r} (accepted: {', '.join(MEASURES)}, or one with _PART behind it)")
+        known = ", ".join(MEASURES)
+        raise InputError(f"no measure is called {name!r} (accepted: {known}, or one of these with _PART behind it)")
     base = MEASURES[max(bases, key=len)]
     part = name[len(base.name) + 1 :]
     return replace(base, name=name, label=f"{base.label}, {part.replace('_', ' ')}") if part else base
