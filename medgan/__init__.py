@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medgan.augment.sample import sample
     from medgan.augment.trial import try_set as utility
     from medgan.cache import cache
+    from medgan.compare import compare
     from medgan.convert import convert
     from medgan.deidentify import deidentify
     from medgan.demo import demo
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "audit",
     "cache",
+    "compare",
     "convert",
     "deidentify",
     "demo",
@@ -66,6 +68,7 @@ __all__ = [
 
 _VERBS = (
     "cache",
+    "compare",
     "convert",
     "deidentify",
     "demo",

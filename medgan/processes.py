@@ -9,17 +9,34 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from medgan.errors import ConfigError
+from medgan.errors import ConfigError, InputError
 
-__all__ = ["PATIENCE", "Place", "all_of", "follow_parent", "gathered", "is_first", "part_at_exit", "place", "share"]
+__all__ = [
+    "PATIENCE",
+    "Mapped",
+    "Place",
+    "all_of",
+    "copies",
+    "follow_parent",
+    "gathered",
+    "is_first",
+    "part_at_exit",
+    "place",
+    "share",
+]
 
+A = TypeVar("A")
+B = TypeVar("B")
 T = TypeVar("T")
 PATIENCE = timedelta(days=1)  # of a process that is done and waits for the others
 
@@ -103,6 +120,43 @@ def follow_parent() -> None:
     """Live as a helper: leave Ctrl-C to the parent, and end when it does, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+class Mapped(Protocol):
+    """`map`, or one that works in several processes."""
+
+    def __call__(self, function: Callable[[A], B], items: Iterable[A], /) -> Iterable[B]: ...
+
+
+@contextmanager
+def copies(count: int, what: str) -> Iterator[Mapped]:
+    """A `map` over so many copies of this process, in order; the plain one for 1, or where they are unsafe.
+
+    Another thread may hold a lock that a copy would wait for without end, and daemons have no children. Copies are used
+    as they inherit what is imported, and do not run the user's script again as fresh processes do.
+
+    Args:
+        count: of processes.
+        what: they do, for the error.
+
+    Raises:
+        InputError: if one of them is killed.
+    """
+    if count < 2 or sys.platform != "linux" or threading.active_count() > 1 or multiprocessing.current_process().daemon:
+        yield map
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of idle threads, as numpy's
+        pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), follow_parent)
+        try:
+            with pool:
+                yield pool.map
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"a process that {what} was killed, as systems do when memory runs out; free memory, or do less at once"
+            ) from error
 
 
 def _end_with(parent: BaseProcess | None) -> None:

@@ -16,6 +16,7 @@ from medgan.evaluate import Row, score
 from medgan.formats import read
 from medgan.prep import in_contract_unit
 from medgan.run import Run
+from medgan.scoring import Scoring
 from medgan.translate import output_path, translate
 from medgan.volume import Volume
 
@@ -99,8 +100,8 @@ def _baselines(run: Run, training: Sequence[Pair], outcomes: Sequence[Outcome]) 
 
 
 def _scored(run: Run, volumes: Sequence[Volume], outcomes: Sequence[Outcome], preset: str) -> list[Row]:
-    limits = None if run.config.prep.b.unit == "HU" else run.config.prep.b.output_range
+    how = Scoring(preset, None if run.config.prep.b.unit == "HU" else run.config.prep.b.output_range)
     return [
-        score(volume, one.reference, one.mask, case=one.case, preset=preset, value_range=limits)
+        score(volume, one.reference, one.mask, case=one.case, how=how)
         for volume, one in zip(volumes, outcomes, strict=True)
     ]

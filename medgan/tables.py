@@ -103,14 +103,50 @@ def _converted(one: Converted) -> list[str]:
 
 
 def metrics_table(rows: Rows) -> str:
-    """A line for each case and one for the mean, and the preset and range that hold for them."""
+    """A line a case with the first metrics, a line a metric with what its numbers come to, and every note once."""
     metrics = [name for name in _SHOWN if any(name in row for row in rows)]
-    body = [[row["case"], *(_number(row.get(name)) for name in metrics), row.get("note") or ""] for row in rows]
-    mean = ["mean", *(_number(_mean([row.get(name) for row in rows])) for name in metrics), ""]
-    units = {str(row["unit"]) for row in rows if row.get("unit")}
+    body = [[row["case"], *(_number(row.get(name)) for name in metrics), _unscored(row)] for row in rows]
     low, high = rows[0]["range"]
-    foot = f"{rows[0]['preset']}, range {low:g} … {high:g}, MAE in {', '.join(sorted(units)) or '-'}, PSNR in dB"
-    return columns([["case", *metrics, ""], *body, mean]) + "\n" + foot + _calibration(rows)
+    cases = columns([["case", *metrics, ""], *body]) + f"\n{rows[0]['preset']}, range {low:g} … {high:g}"
+    return "\n\n".join(part for part in (cases, _summary(rows), _calibration(rows), _noted(rows)) if part)
+
+
+def _unscored(row: Mapping[str, Any]) -> str:
+    return "" if row["status"] == "scored" else str(row["status"])
+
+
+def _summary(rows: Rows) -> str:
+    """Mean with its interval, deviation, median and quartiles of every metric."""
+    from medgan.metrics.measures import measure
+    from medgan.results import summarise
+
+    unit = ", ".join(sorted({str(row["unit"]) for row in rows if row.get("unit")})) or "-"
+    lines = [
+        [
+            measure(name).label,
+            measure(name).in_unit(unit),
+            *(_number(numbers[key]) for key in ("mean", "ci95_low", "ci95_high", "sd", "median", "q1", "q3")),
+            str(numbers["n"]) + (f" (+ {numbers['num_undefined']} undefined)" if numbers["num_undefined"] else ""),
+        ]
+        for name, numbers in summarise([dict(row) for row in rows]).items()
+        if not name.startswith("coverage_")
+    ]
+    return columns([["metric", "unit", "mean", "95 % CI", "", "sd", "median", "q1", "q3", "cases"], *lines])
+
+
+def _noted(rows: Rows) -> str:
+    """Every note once, with the cases that it holds for."""
+    cases: dict[str, list[str]] = {}
+    for row in rows:
+        for note in (part for part in (row.get("note") or "").split("; ") if part):
+            cases.setdefault(note.removeprefix(f"case {row['case']!r}: "), []).append(str(row["case"]))
+    return "\n".join(f"{_some(named, len(rows))}: {note}" for note, named in cases.items())
+
+
+def _some(cases: Sequence[str], count: int) -> str:
+    if len(cases) == count > 1:
+        return "all cases"
+    return ", ".join(cases[:5]) + (f" and {len(cases) - 5} more" if len(cases) > 5 else "")
 
 
 def _calibration(rows: Rows) -> str:
@@ -123,7 +159,7 @@ def _calibration(rows: Rows) -> str:
     heads = [f"±{name.removeprefix('coverage_')} %" for name in covered] + names[len(covered) :]
     body = [[row["case"], *(_number(row[name]) for name in names)] for row in told]
     mean = ["mean", *(_number(_mean([row[name] for row in told])) for name in names)]
-    return "\n\nσ: share of voxels inside, and how far off\n" + columns([["case", *heads], *body, mean])
+    return "σ: share of voxels inside, and how far off\n" + columns([["case", *heads], *body, mean])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

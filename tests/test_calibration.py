@@ -234,7 +234,7 @@ def test_what_is_written_of_calibration(study: Path) -> None:
 def test_without_maps_nothing_is_said_of_calibration(study: Path) -> None:
     (row,) = evaluate(study / "pred/p2.nii.gz", study / "ref/p2.nii.gz", out=study / "out")
     assert not set(NUMBERS) & set(row)
-    assert sorted(path.name for path in (study / "out").iterdir()) == ["metrics.csv", "metrics.json"]
+    assert sorted(path.name for path in (study / "out").iterdir()) == ["metrics.csv", "metrics.json", "rows.jsonl"]
 
 
 def test_maps_may_be_named(study: Path) -> None:

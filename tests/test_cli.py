@@ -197,7 +197,7 @@ def test_dicom_in_dicom_out_scored(place: Path, tmp_path: Path) -> None:
     assert row["mae"] == pytest.approx(np.abs(synthetic.array.astype(float) - real.array).mean())
     assert (row["status"], row["unit"]) == ("scored", "HU")
     assert json.loads((tmp_path / "scores/metrics.json").read_text())["rows"][0]["mae"] == row["mae"]
-    assert (tmp_path / "scores/metrics.csv").read_text().startswith("case,status,")
+    assert (tmp_path / "scores/metrics.csv").read_text().startswith("case,patient,status,")
     table = medgan(*argv[:-2])
     assert f"{row['mae']:.2f}" in table.out
     assert "SECRET" not in scored.out + scored.err + table.out + (tmp_path / "scores/metrics.json").read_text()

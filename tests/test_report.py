@@ -18,7 +18,7 @@ from medgan.pictures import slice_picture
 from medgan.report import Curve, Panel, Report, write_report
 from medgan.report.charts import draw_curve, draw_strips, ticks
 
-VOID = {"meta", "img", "br", "link", "line", "path", "circle"}
+VOID = {"meta", "img", "br", "link", "line", "path", "circle", "input"}
 
 
 class Page(HTMLParser):

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from medgan.augment.statistics import auc, holm, macro_auc, paired_difference, patient_draws, recalls
+from medgan.augment.statistics import auc, macro_auc, paired_difference, patient_draws, recalls
+from medgan.metrics.statistics import holm
 
 NUMBERS = st.lists(st.tuples(st.integers(-4, 4), st.booleans(), st.integers(0, 3)), min_size=2, max_size=25)
 

@@ -19,9 +19,9 @@ from medgan.cli import app
 
 NAMES = [
     "Grid", "MedganError", "Synthesis", "Volume", "__version__",
-    "audit", "cache", "convert", "deidentify", "demo", "evaluate", "export", "import_weights", "index", "inspect",
-    "project", "pull", "push", "read", "report", "sample", "select", "serve_dicom", "train", "translate", "utility",
-    "write",
+    "audit", "cache", "compare", "convert", "deidentify", "demo", "evaluate", "export", "import_weights", "index",
+    "inspect", "project", "pull", "push", "read", "report", "sample", "select", "serve_dicom", "train", "translate",
+    "utility", "write",
 ]  # fmt: skip
 COMMANDS = {
     "audit": [
@@ -38,7 +38,12 @@ COMMANDS = {
     ],
     "deidentify": ["source", "out", "--key", "--patients", "--shift-dates", "--allow-burned-in", "--json"],
     "demo": ["--out", "--device"],
-    "evaluate": ["pred", "ref", "--mask", "--preset", "--range", "--split", "--run", "--std", "--out", "--json"],
+    "compare": ["methods", "--ref", "--mask", "--preset", "--metric", "--missing", "--seed", "--out", "--json"],
+    "evaluate": [
+        "pred", "ref", "--mask", "--preset", "--range", "--region", "--pred-labels", "--ref-labels", "--label",
+        "--split", "--run", "--std", "--source", "--resample", "--tolerance", "--processes", "--fail-under", "--out",
+        "--json",
+    ],
     "export": ["run_folder", "--share"],
     "import-weights": ["weights", "overrides", "--config", "--back", "--arch", "--out"],
     "index": [

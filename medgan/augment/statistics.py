@@ -1,4 +1,4 @@
-"""What a difference between two ways of training is worth: scores under weights, a paired bootstrap, Holm's rule.
+"""What a difference between two ways of training is worth: scores under weights, a paired bootstrap.
 
 Every score is a function of weights of the test images: a draw of the bootstrap is a row of weights, and a thousand of
 them are scored in one go.
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-__all__ = ["Difference", "auc", "holm", "macro_auc", "paired_difference", "patient_draws", "recalls"]
+__all__ = ["Difference", "auc", "macro_auc", "paired_difference", "patient_draws", "recalls"]
 
 Floats = npt.NDArray[np.float64]
 NOTHING = 1e-18  # a variance that rounding alone makes
@@ -153,23 +153,6 @@ def paired_difference(a: Floats, b: Floats, *, num_patients: int) -> Difference:
     error = float(np.sqrt(total))
     reach = float(stats.t.ppf(0.975, freedom)) * error
     return Difference(mean, mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / error, freedom)))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values of several tests so that the chance of any false finding is at most the level they are compared with.
-
-    Source:
-        Holm 1979, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6.
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03, 0.005])
-        [0.03, 0.06, 0.06, 0.02]
-    """
-    order = np.argsort(p, kind="stable")
-    factors = len(p) - np.arange(len(p))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(np.maximum.accumulate(np.asarray(p, float)[order] * factors), 1)
-    return [float(value) for value in adjusted]
 
 
 def _log_odds(logits: Floats) -> Floats:

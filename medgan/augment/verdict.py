@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from medgan.augment.arms import ARMS
-from medgan.augment.statistics import Difference, Floats, holm, paired_difference
+from medgan.augment.statistics import Difference, Floats, paired_difference
+from medgan.metrics.statistics import holm
 
 __all__ = ["Against", "Cell", "Verdict", "against_real", "headline", "verdicts"]
 

@@ -9,11 +9,11 @@ from io import TextIOWrapper
 
 import typer
 
-from medgan.cli import clinic, scans, sets
+from medgan.cli import clinic, scans, scores, sets
 from medgan.cli.base import app
 from medgan.errors import MedganError
 
-__all__ = ["app", "clinic", "main", "scans", "sets"]
+__all__ = ["app", "clinic", "main", "scans", "scores", "sets"]
 
 
 def main() -> None:

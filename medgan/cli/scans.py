@@ -14,7 +14,6 @@ __all__ = [
     "convert",
     "deidentify",
     "demo",
-    "evaluate",
     "import_weights",
     "index",
     "inspect",
@@ -207,28 +206,6 @@ def translate(
     choices |= {"triplanar": triplanar, "cycle": cycle}
     done = run(run_folder, source, out, to=to, overlap=overlap, trust=trust, **choices)
     printed(translated_json(done), translated_lines(done), as_json)
-
-
-@app.command()
-def evaluate(
-    pred: Annotated[Path, typer.Argument(help="A volume, or a folder of them.")],
-    ref: Annotated[Path, typer.Argument(help="A volume, a folder of them by case, or a cases table.")],
-    mask: Annotated[Path | None, typer.Option(help="Where errors count: a volume or a folder.")] = None,
-    preset: Annotated[str, typer.Option(help="synthrad2023 or synthrad2025.")] = "synthrad2023",
-    value_range: Annotated[Range | None, typer.Option("--range", help="Low and high, for images not in HU.")] = None,
-    split: Annotated[str | None, typer.Option(help="Of a table: train, val or test.")] = None,
-    run_folder: Annotated[Path | None, typer.Option("--run", help="Compare in this run's unit and range.")] = None,
-    std: Annotated[Path | None, typer.Option(help="σ of PRED: a map or a folder; CASE_std beside it if none.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for metrics.csv and metrics.json.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure predictions against references: MAE, PSNR, SSIM or MS-SSIM, case by case."""
-    from medgan.evaluate import evaluate as run
-    from medgan.tables import metrics_table
-
-    choices: dict[str, Any] = {"preset": preset, "value_range": value_range, "run": run_folder, "split": split}
-    rows = run(pred, ref, mask=mask, std=std, out=out, **choices)
-    printed(rows, metrics_table(rows), as_json)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from medgan.metrics.distribution import (
     spread_ratio,
 )
 from medgan.metrics.features import Features, HandMade, RandomConv, Reduction, TorchScript, extractor
-from medgan.metrics.image import HIGHER_IS_BETTER, PRESETS, Metric, Preset, mae, ms_ssim_2025, psnr, ssim_2023
+from medgan.metrics.image import HIGHER_IS_BETTER, mae, ms_ssim_2025, psnr, ssim_2023
 from medgan.metrics.membership import Membership, membership
 from medgan.metrics.memorisation import (
     authenticity,
@@ -27,6 +27,7 @@ from medgan.metrics.memorisation import (
     share_below,
 )
 from medgan.metrics.nearness import Nearness, in_features, in_pixels
+from medgan.metrics.presets import PRESETS, Metric, Preset
 from medgan.metrics.slices import slice_jump, slice_roughness
 
 __all__ = [

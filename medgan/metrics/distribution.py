@@ -6,7 +6,7 @@ anything by itself: `against_real` sets it beside the same number between two ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from medgan.errors import InputError
+from medgan.metrics.floors import Floored, against_real, against_test, gap_closed, patient_halves
 
 __all__ = [
     "Floored",
     "Interval",
     "Neighbourhoods",
     "against_real",
+    "against_test",
     "expected_coverage",
     "frechet_distance",
     "gap_closed",
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-Ints = npt.NDArray[np.int64]
+Names = Sequence[Any] | Array  # of whose each image is
 _ROWS = 512  # of a matrix of distances that are worked on at once
 
 
@@ -82,17 +84,27 @@ def frechet_distance(real: Array, fake: Array) -> float:
 
 
 def kid(
-    real: Array, fake: Array, patients: Sequence[str] | None = None, *, resamples: int = 500, seed: int = 0
+    real: Array,
+    fake: Array,
+    patients: Sequence[str] | None = None,
+    *,
+    fake_patients: Sequence[str] | None = None,
+    within_patients: bool = True,
+    resamples: int = 500,
+    seed: int = 0,
 ) -> Interval:
     """Kernel distance: the unbiased squared maximum mean discrepancy under (x·y/d + 1)³, no unit; around 0 at best.
 
-    The interval is from resampling real patients and fake images with replacement, an image being never compared with
-    itself. Between sets of one distribution it is wider than it need be.
+    The interval is from resampling real patients and fake images (or their patients) with replacement, an image being
+    never compared with itself. Between sets of one distribution it is wider than it need be.
 
     Args:
         real: (N, d).
         fake: (M, d).
         patients: whose each real image is; each of its own if not given.
+        fake_patients: what fake images belong together, such as slices of one volume; each of its own if not given.
+        within_patients: whether images of one patient are compared with each other. They are more alike than those of
+            two, so that sets of several images a patient seem to differ where they do not; without them they do not.
         resamples: how many.
         seed: of the resampling.
 
@@ -106,21 +118,30 @@ def kid(
         >>> kid(np.array([[0.0], [0.0]]), np.array([[1.0], [1.0]])).value  # 1 + 8 − 2·1
         7.0
     """
-    blocks = _blocks(real, fake)
+    owners = patients or range(len(real)), fake_patients or range(len(fake))
+    apart = (None, None) if within_patients else owners
     rng = np.random.default_rng(seed)
-    drawn = _drawn(rng, patients or range(len(real)), resamples), _drawn(rng, range(len(fake)), resamples)
-    low, high = np.nanquantile(_discrepancy(blocks, *drawn), [0.025, 0.975])
-    return Interval(kernel_distance(real, fake), float(low), float(high))
+    drawn = [_drawn(rng, owner, resamples) for owner in owners]
+    low, high = np.nanquantile(_discrepancy(_blocks(real, fake, *apart), *drawn), [0.025, 0.975])
+    return Interval(kernel_distance(real, fake, *apart), float(low), float(high))
 
 
-def kernel_distance(real: Array, fake: Array) -> float:
+def kernel_distance(
+    real: Array, fake: Array, patients: Names | None = None, fake_patients: Names | None = None
+) -> float:
     """The number that `kid` gives, without its interval: of rows (N, d) and (M, d).
 
+    Args:
+        real: (N, d).
+        fake: (M, d).
+        patients: whose each real image is; those of one are not compared with each other.
+        fake_patients: likewise.
+
     Raises:
-        InputError: if a set has fewer than two images.
+        InputError: if a set has fewer than two images, or all of its images are of one patient.
     """
     every = np.ones((1, len(real))), np.ones((1, len(fake)))
-    return float(_discrepancy(_blocks(real, fake), *every)[0])
+    return float(_discrepancy(_blocks(real, fake, patients, fake_patients), *every)[0])
 
 
 def kernel(x: Array, y: Array) -> Array:
@@ -236,105 +257,6 @@ def mean_correlation(images: Array) -> float:
     return float((total - own) / (len(images) * (len(images) - 1)))
 
 
-# --- what real images score -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Floored:
-    """A number of a set beside the same number of real images, measured in one way and on as many images.
-
-    Args:
-        value: median over the splits; half of the real patients against the other set.
-        low: smallest over the splits.
-        high: largest.
-        floor: median over the splits; half of the real patients against the other half.
-        floor_low: smallest over the splits.
-        floor_high: largest.
-    """
-
-    value: float
-    low: float
-    high: float
-    floor: float
-    floor_low: float
-    floor_high: float
-
-
-def against_real(
-    score: Callable[[Array, Array], dict[str, float]],
-    real: Array,
-    fake: Array,
-    patients: Sequence[str],
-    *,
-    splits: int = 10,
-    seed: int = 0,
-) -> dict[str, Floored]:
-    """Scores of a set, each beside that of real images.
-
-    In each split the patients fall into two random halves A and B. The floor is `score(A, B)`, the value is
-    `score(A, F)`, where F and B have as many images, drawn at random from the larger. So both are off by the same
-    where a score hangs on the number of images, as Fréchet distance does.
-
-    Args:
-        score: of (N, d) real and (M, d) other features.
-        real: (N, d).
-        fake: (M, d).
-        patients: whose each real image is.
-        splits: how many.
-        seed: of the splits.
-
-    Raises:
-        InputError: if there is but one patient, or the score cannot be had of so few.
-    """
-    rng = np.random.default_rng(seed)
-    found: list[tuple[dict[str, float], dict[str, float]]] = []
-    for _ in range(splits):
-        a, b = patient_halves(patients, rng)
-        count = min(len(b), len(fake))
-        b, f = rng.permutation(b)[:count], rng.permutation(len(fake))[:count]
-        found.append((score(real[a], fake[f]), score(real[a], real[b])))
-    return {name: _floored(*([pair[side][name] for pair in found] for side in (0, 1))) for name in found[0][0]}
-
-
-def patient_halves(patients: Sequence[str], rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Places of the images of a random half of the patients, and of the other half.
-
-    Raises:
-        InputError: if there is but one patient.
-
-    Example:
-        >>> [sorted(half.tolist()) for half in patient_halves(["p", "q", "p"], np.random.default_rng(1))]
-        [[0, 2], [1]]
-    """
-    names = np.unique(np.asarray(patients))
-    if len(names) < 2:
-        raise InputError("halves by patient need two patients or more; all images are of one")
-    first = np.isin(np.asarray(patients), rng.permutation(names)[: len(names) // 2])
-    return np.flatnonzero(first), np.flatnonzero(~first)
-
-
-def gap_closed(value: float, floor: float, ceiling: float) -> float:
-    """How much of the way from bad to as good as real a number has gone: 0 at the ceiling, 1 at the floor.
-
-    Times 100 it reads "closes x % of the gap between untrained and real-versus-real".
-
-    Args:
-        value: of a generator.
-        floor: of real images against real ones.
-        ceiling: of something bad, such as the generator before its training.
-
-    Raises:
-        InputError: if floor and ceiling are equal.
-
-    Example:
-        >>> gap_closed(30.0, 20.0, 120.0), gap_closed(0.5, 0.75, 0.25)  # lower is better; higher is better
-        (0.9, 0.5)
-    """
-    if floor == ceiling:
-        raise InputError(f"there is no gap to close: floor and ceiling are both {floor:g}")
-    return (ceiling - value) / (ceiling - floor)
-
-
 def squared_distances(x: Array, y: Array) -> Array:
     """(N, M) squared Euclidean distances of the rows of x (N, d) and y (M, d), never negative."""
     lengths = (y**2).sum(axis=1)
@@ -364,29 +286,45 @@ def _drawn(rng: np.random.Generator, owners: Sequence[Any], resamples: int) -> A
     return np.asarray(counts[:, owner], dtype=np.float64)
 
 
-def _blocks(real: Array, fake: Array) -> tuple[Array, Array, Array]:
-    """Kernels within the real, within the fake and between them, an image's with itself being 0."""
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """Kernels within the real, within the fake and between them; those of one owner's images are 0 within a set."""
+
+    real: Array
+    fake: Array
+    between: Array
+    real_owners: Array  # (N,): number of whose each image is
+    fake_owners: Array
+
+
+def _blocks(real: Array, fake: Array, patients: Names | None = None, fake_patients: Names | None = None) -> _Blocks:
+    """All kernels; without patients each image is of its own."""
     if min(len(real), len(fake)) < 2:
         raise InputError(f"a kernel distance is of two images or more a set; seen {len(real)} and {len(fake)}")
-    blocks = kernel(real, real), kernel(fake, fake), kernel(real, fake)
-    for within in blocks[:2]:
-        np.fill_diagonal(within, 0)
-    return blocks
+    owners = _numbered(patients, len(real)), _numbered(fake_patients, len(fake))
+    if not owners[0].any() or not owners[1].any():
+        raise InputError("all images of a set are of one patient; a kernel distance compares those of different ones")
+    within = kernel(real, real), kernel(fake, fake)
+    for block, owner in zip(within, owners, strict=True):
+        block[owner[:, None] == owner] = 0
+    return _Blocks(*within, kernel(real, fake), *owners)
 
 
-def _discrepancy(blocks: tuple[Array, Array, Array], real: Array, fake: Array) -> Array:
-    """(resamples,): squared discrepancies under weights (resamples, N) and (resamples, M); the diagonals are 0."""
-    within_real, within_fake, between = blocks
-    across = ((real @ between) * fake).sum(axis=1) / (real.sum(axis=1) * fake.sum(axis=1))
-    return np.asarray(_mean_within(within_real, real) + _mean_within(within_fake, fake) - 2 * across)
+def _numbered(names: Names | None, count: int) -> Array:
+    """(N,): numbers from 0 of whose each image is."""
+    return np.arange(count) if names is None else np.unique(np.asarray(names), return_inverse=True)[1]
 
 
-def _mean_within(block: Array, weight: Array) -> Array:
-    pairs = weight.sum(axis=1) ** 2 - (weight**2).sum(axis=1)
+def _discrepancy(blocks: _Blocks, real: Array, fake: Array) -> Array:
+    """(resamples,): squared discrepancies under weights (resamples, N) and (resamples, M)."""
+    across = ((real @ blocks.between) * fake).sum(axis=1) / (real.sum(axis=1) * fake.sum(axis=1))
+    within = _mean_within(blocks.real, blocks.real_owners, real), _mean_within(blocks.fake, blocks.fake_owners, fake)
+    return np.asarray(within[0] + within[1] - 2 * across)
+
+
+def _mean_within(block: Array, owner: Array, weight: Array) -> Array:
+    num_owners = int(owner.max()) + 1
+    by_owner = weight if num_owners == len(owner) else weight @ np.eye(num_owners)[owner]
+    pairs = weight.sum(axis=1) ** 2 - (by_owner**2).sum(axis=1)
     with np.errstate(invalid="ignore"):  # a resample of a single image has no pair, and no discrepancy
         return np.asarray(((weight @ block) * weight).sum(axis=1) / pairs)
-
-
-def _floored(values: list[float], floors: list[float]) -> Floored:
-    value, floor = float(np.median(values)), float(np.median(floors))
-    return Floored(value, min(values), max(values), floor, min(floors), max(floors))

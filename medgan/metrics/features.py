@@ -144,18 +144,20 @@ class TorchScript:
 
     Args:
         path: the file. The model takes (N, C, X, Y[, Z]) float32 in [-1, 1] and returns (N, d), finite.
+        device: where it works.
 
     Raises:
         InputError: if it cannot be read, or is no TorchScript model.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, device: torch.device | str = "cpu") -> None:
         self.path = Path(path)
         self.name = self.path.stem
+        self.device = torch.device(device)
         if not self.path.is_file():
             raise InputError(f"{self.path}: no such features (accepted: random-conv, hand-made, a TorchScript file)")
         try:
-            self._model = torch.jit.load(str(self.path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            self._model = torch.jit.load(str(self.path), map_location=self.device).eval()  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{self.path}: no TorchScript model; write one by torch.jit.script(net).save") from error
 
@@ -167,9 +169,14 @@ class TorchScript:
         """
         return _by_chunk(x, self._checked)
 
+    @property
+    def first_filter(self) -> tuple[int, ...]:
+        """(out, in, X, Y[, Z]) of the first convolution's weights, which tell what it takes; () where there is none."""
+        return next((tuple(weight.shape) for weight in self._model.parameters() if weight.ndim > 3), ())
+
     def _checked(self, x: Tensor) -> Tensor:
         try:
-            found = self._model(x)
+            found = self._model(x.to(self.device))
         except RuntimeError as error:
             told = str(error).strip().splitlines()[-1]
             raise InputError(f"{self.path}: does not take images of {tuple(x.shape[1:])} ({told})") from error
@@ -178,7 +185,7 @@ class TorchScript:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             seen = shape if wrong else f"numbers that are not finite, {shape},"
             raise InputError(f"{self.path}: returns {seen} for {len(x)} images; features are ({len(x)}, d), finite")
-        return torch.as_tensor(found, dtype=torch.float64)
+        return torch.as_tensor(found, dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,89 +1,63 @@
-"""How close a predicted volume is to its reference: the paired metrics of the SynthRAD challenges, voxel for voxel.
+"""How close a predicted volume is to its reference as the SynthRAD challenges compute it, voxel for voxel.
 
-All arithmetic is float64. SSIM maps are computed in slabs around the mask, which changes no number: a window that
-the published code keeps lies wholly inside the volume, so nothing outside the mask's neighbourhood is ever read.
+All arithmetic is float64. Windows are taken around the mask alone, which changes no number: a window that the published
+code keeps lies wholly inside the volume.
+
+The `_fixed` variants are equal to the originals wherever these have a number. Where they have none although the images
+would allow one, the variants say which voxels count instead; and where they have one that means nothing (a voxel that
+is not finite), the variants have none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from medgan.errors import GeometryError, InputError
+from medgan.metrics.errors import mae, psnr
+from medgan.metrics.pairs import RANGE_2023, RANGE_2025, Array, Pair, Range, checked_range
+from medgan.metrics.windows import (
+    UNIFORM,
+    Box,
+    Images,
+    edged,
+    fields,
+    halved,
+    luminance_and_structure,
+    mean_by_slice,
+    mirrored,
+    moments,
+    windows_inside,
+)
 
-__all__ = ["HIGHER_IS_BETTER", "PRESETS", "Metric", "Preset", "mae", "ms_ssim_2025", "psnr", "ssim_2023"]
+__all__ = [
+    "HIGHER_IS_BETTER",
+    "MS_SSIM_SMALLEST_AXIS",
+    "MS_SSIM_WEIGHTS",
+    "mae",
+    "ms_ssim_2025",
+    "ms_ssim_2025_fixed",
+    "ms_ssim_2025_rescues",
+    "psnr",
+    "ssim_2023",
+    "ssim_2023_fixed",
+    "ssim_2023_rescues",
+]
 
-Array = npt.NDArray[Any]
-Range = tuple[float, float]
-Box = tuple[slice, slice, slice]
-Metric = Callable[[Array, Array, Array | None, Range], float]
+Which = Callable[[Array], Array]  # of the voxels of a mask
 
-RANGE_2023: Range = (-1024.0, 3000.0)
-RANGE_2025: Range = (-1024.0, 3071.0)
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MS_SSIM_SMALLEST_AXIS = 97  # halved four times, it still holds one 7-voxel window
+HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType({"mae": False, "psnr": True, "ssim": True, "ms_ssim": True})
 
-_WINDOW, _RADIUS = 7, 3
-_WINDOW_VOXELS = _WINDOW**3
-_SAMPLE_COVARIANCE = _WINDOW_VOXELS / (_WINDOW_VOXELS - 1)
-_SLAB_VOXELS = 2**18  # small enough for the cache, large enough that the windows at its ends cost little
-
-
-def mae(pred: Array, ref: Array, mask: Array | None = None) -> float:
-    """Mean absolute error over the mask, in the unit of the images; nothing is clipped.
-
-    Args:
-        pred: (X, Y, Z).
-        ref: (X, Y, Z).
-        mask: (X, Y, Z), any non-zero voxel counts; None is the whole volume.
-
-    Raises:
-        GeometryError: if the shapes differ.
-        InputError: if the mask is empty.
-
-    Example:
-        >>> mae(np.array([[[1.0, 5.0]]]), np.array([[[2.0, 9.0]]]))
-        2.5
-    """
-    pred, ref, inside = _checked(pred, ref, mask)
-    return float(np.abs(_float(pred[inside]) - _float(ref[inside])).mean())
-
-
-def psnr(pred: Array, ref: Array, mask: Array | None = None, value_range: Range = RANGE_2023) -> float:
-    """Peak signal-to-noise ratio over the mask, dB: 10·log10(L²/MSE), both images clipped to the range of width L.
-
-    It is infinite where the clipped images are equal.
-
-    Args:
-        pred: (X, Y, Z).
-        ref: (X, Y, Z).
-        mask: (X, Y, Z), any non-zero voxel counts; None is the whole volume.
-        value_range: lowest and highest value, in the unit of the images.
-
-    Raises:
-        GeometryError: if the shapes differ.
-        InputError: if the mask is empty or the range is none.
-
-    Example:
-        >>> psnr(np.full((1, 1, 2), 9.0), np.full((1, 1, 2), 8.0), None, (0, 10))
-        20.0
-    """
-    pred, ref, inside = _checked(pred, ref, mask)
-    low, high = _checked_range(value_range)
-    error = np.clip(_float(pred[inside]), low, high) - np.clip(_float(ref[inside]), low, high)
-    mse = float(np.mean(error**2))
-    return float(10 * np.log10((high - low) ** 2 / mse)) if mse else float("inf")
+_SAMPLE_COVARIANCE = 7**3 / (7**3 - 1)
 
 
 def ssim_2023(pred: Array, ref: Array, mask: Array | None = None, value_range: Range = RANGE_2023) -> float:
     """Structural similarity averaged over the mask, no unit: clip, lowest value outside the mask, uniform 7³ window.
 
-    Voxels closer than 3 to the border of the volume are left out. NaN if no mask voxel is left then.
+    Voxels closer than 3 to the border of the volume are left out. NaN if no mask voxel is left then, or one is NaN.
 
     Args:
         pred: (X, Y, Z).
@@ -98,13 +72,40 @@ def ssim_2023(pred: Array, ref: Array, mask: Array | None = None, value_range: R
     Source:
         Wang et al., "Image quality assessment", IEEE TIP 13(4), 2004, equation 13; masked as in SynthRAD2023.
     """
-    pred, ref, inside = _checked(pred, ref, mask)
-    limits = _checked_range(value_range)
-    pairs = (
-        (_shifted(ref[box], inside[box], limits), _shifted(pred[box], inside[box], limits), kept)
-        for box, kept in _slabs(inside)
-    )
-    return _mean(_ssim_map(x, y, limits[1] - limits[0])[kept] for x, y, kept in pairs)
+    pair, limits = Pair.of(pred, ref, mask), checked_range(value_range)
+    if pair.holds(np.isnan):
+        return float("nan")
+    return _scale(_shifted(pair, limits), _cropped(pair.inside), limits[1] - limits[0])
+
+
+def ssim_2023_fixed(pred: Array, ref: Array, mask: Array | None = None, value_range: Range = RANGE_2023) -> float:
+    """`ssim_2023`, with a number for a mask at the border and none for images that are not finite.
+
+    If no voxel of the mask is 3 voxels inside the volume, as in one of fewer than 7 slices, none is left out, and
+    windows go on beyond the border into its mirror image: the published code computes these values too, and drops them.
+    NaN only if a voxel of the mask is not finite.
+
+    Args:
+        pred: (X, Y, Z).
+        ref: (X, Y, Z).
+        mask: (X, Y, Z), any non-zero voxel counts; None is the whole volume.
+        value_range: lowest and highest value, in the unit of the images.
+
+    Raises:
+        GeometryError: if the shapes differ.
+        InputError: if the mask is empty or the range is none.
+    """
+    pair, limits = Pair.of(pred, ref, mask), checked_range(value_range)
+    if not pair.is_finite():
+        return float("nan")
+    images = mirrored(_shifted(pair, limits), pair.ref.shape)
+    return _scale(images, _cropped_or_all(pair.inside), limits[1] - limits[0])
+
+
+def ssim_2023_rescues(mask: Array) -> list[str]:
+    """What `ssim_2023_fixed` does otherwise than `ssim_2023` for a mask (X, Y, Z), in words; nothing for most."""
+    border = not _cropped(mask).any()
+    return ["ssim: the mask is all border, so none of it is left out"] if border else []
 
 
 def ms_ssim_2025(pred: Array, ref: Array, mask: Array | None = None, value_range: Range = RANGE_2025) -> float:
@@ -112,7 +113,7 @@ def ms_ssim_2025(pred: Array, ref: Array, mask: Array | None = None, value_range
 
     It is not that of Wang 2003: luminance counts at all five scales, and the weights are powers of each voxel rather
     than of each scale's mean. Axes shorter than 97 are padded by their edge values. NaN if a scale has no mask voxel
-    left at least 3 voxels inside its border.
+    left at least 3 voxels inside its border, or a voxel of the mask is NaN.
 
     Args:
         pred: (X, Y, Z).
@@ -127,165 +128,118 @@ def ms_ssim_2025(pred: Array, ref: Array, mask: Array | None = None, value_range
     Source:
         The evaluation container of SynthRAD2025 (12 May 2025), with range −1024 to 3071.
     """
-    pred, ref, inside = _checked(pred, ref, mask)
-    low, high = _checked_range(value_range)
-    x, y = (_padded(_shifted(image, inside, (low, high))) for image in (ref, pred))
-    inside, scales = _padded(inside), []
+    pair, limits = Pair.of(pred, ref, mask), checked_range(value_range)
+    return float("nan") if pair.holds(np.isnan) else _ms_ssim(pair, limits, _cropped, _every_second)
+
+
+def ms_ssim_2025_fixed(pred: Array, ref: Array, mask: Array | None = None, value_range: Range = RANGE_2025) -> float:
+    """`ms_ssim_2025`, with a number for every mask and none for images that are not finite.
+
+    If every second voxel of a mask leaves none of it for the next scale, a coarse voxel counts there whenever a voxel
+    that it is averaged from does. If no voxel of a scale's mask is 3 voxels inside its border, none is left out, and
+    windows go on beyond the border into its mirror image. All five scales count, with their weights, so that numbers
+    can be compared. NaN only if a voxel of the mask is not finite.
+
+    Args:
+        pred: (X, Y, Z).
+        ref: (X, Y, Z).
+        mask: (X, Y, Z), any non-zero voxel counts; None is the whole volume.
+        value_range: lowest and highest value, in the unit of the images.
+
+    Raises:
+        GeometryError: if the shapes differ.
+        InputError: if the mask is empty or the range is none.
+    """
+    pair, limits = Pair.of(pred, ref, mask), checked_range(value_range)
+    return _ms_ssim(pair, limits, _cropped_or_all, _every_second_or_touched) if pair.is_finite() else float("nan")
+
+
+def ms_ssim_2025_rescues(mask: Array) -> list[str]:
+    """What `ms_ssim_2025_fixed` does otherwise than `ms_ssim_2025` for a mask (X, Y, Z), in words; nothing for most."""
+    inside, found = np.pad(mask, _lacks(mask.shape), mode="edge"), []
+    for scale in range(1, len(MS_SSIM_WEIGHTS) + 1):
+        if scale > 1:
+            touched = not _every_second(inside).any()
+            found += [f"ms_ssim: the mask of scale {scale} is what the mask before it touches"] if touched else []
+            inside = _every_second_or_touched(inside)
+        border = not _cropped(inside).any()
+        found += [f"ms_ssim: the mask of scale {scale} is all border, so none of it is left out"] if border else []
+    return found
+
+
+def _ms_ssim(pair: Pair, limits: Range, centres: Which, coarser: Which) -> float:
+    lacks = _lacks(pair.ref.shape)
+    images, inside = _shifted(pair, limits), pair.inside
+    if any(before or after for before, after in lacks):
+        images = edged(images, inside.shape, [before for before, _ in lacks])
+        inside = np.pad(inside, lacks, mode="edge")
+    scales = []
     for level, weight in enumerate(MS_SSIM_WEIGHTS):
         if level:
-            x, y, inside = _halved(x), _halved(y), inside[::2, ::2, ::2]
-        scales.append(np.clip(_scale((x, y), inside, high - low, weight), 0, 1))
+            images, inside = halved(images, inside.shape, UNIFORM, lead=1), coarser(inside)
+        beyond = mirrored(images, inside.shape)
+        scales.append(np.clip(_scale(beyond, centres(inside), limits[1] - limits[0], weight), 0, 1))
     return float(np.prod(scales))
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A named set of metrics with the range that belongs to it, so that numbers of two papers can be compared.
+def _scale(images: Images, centres: Array, width: float, weight: float = 1) -> float:
+    """The mean of SSIM over some voxels; of its power, where it has a weight.
 
-    Args:
-        name: as written in every row of results.
-        value_range: lowest and highest value, HU.
-        metrics: what is computed, by name.
+    Contrast times structure, (2σxσy + C2)/(σx² + σy² + C2) · (σxy + C2/2)/(σxσy + C2/2), is the one fraction that SSIM
+    has; the factors that may not be negative are not, so the product of their powers is the power of their product.
     """
 
-    name: str
-    value_range: Range
-    metrics: Mapping[str, Metric]
+    def maps() -> Iterator[tuple[Box, Array]]:
+        for box, means in moments(fields(images), centres, UNIFORM):
+            luminance, structure = luminance_and_structure(means, width, _SAMPLE_COVARIANCE)
+            luminance *= structure
+            yield box, luminance if weight == 1 else np.maximum(luminance, 0) ** weight
 
-    def score(
-        self, pred: Array, ref: Array, mask: Array | None = None, value_range: Range | None = None
-    ) -> dict[str, float]:
-        """All metrics of the preset for one pair (X, Y, Z), with another range than the preset's if one is given."""
-        limits = value_range or self.value_range
-        return {name: metric(pred, ref, mask, limits) for name, metric in self.metrics.items()}
+    return float(mean_by_slice(maps(), centres, None)[0])
 
 
-def _mae(pred: Array, ref: Array, mask: Array | None, _: Range) -> float:
-    return mae(pred, ref, mask)
+def _shifted(pair: Pair, limits: Range) -> Images:
+    """Reference and prediction, clipped to the range and moved to start at 0, which they also are off the mask."""
+
+    def read(box: Box) -> tuple[Array, Array]:
+        outside = ~pair.inside[box]
+        return _clipped(pair.ref[box], outside, limits), _clipped(pair.pred[box], outside, limits)
+
+    return read
 
 
-PRESETS: Mapping[str, Preset] = MappingProxyType(
-    {
-        preset.name: preset
-        for preset in (
-            Preset("synthrad2023", RANGE_2023, MappingProxyType({"mae": _mae, "psnr": psnr, "ssim": ssim_2023})),
-            Preset("synthrad2025", RANGE_2025, MappingProxyType({"mae": _mae, "psnr": psnr, "ms_ssim": ms_ssim_2025})),
-        )
-    }
-)
-HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType({"mae": False, "psnr": True, "ssim": True, "ms_ssim": True})
+def _clipped(image: Array, outside: Array, limits: Range) -> Array:
+    made = np.array(image, dtype=np.float64, order="C")
+    np.clip(made, *limits, out=made)
+    made -= limits[0]
+    made[outside] = 0
+    return made
 
 
-def _checked(pred: Array, ref: Array, mask: Array | None) -> tuple[Array, Array, Array]:
-    """The three arrays, the mask as booleans, their axes ordered so that the first is the slowest in memory."""
-    inside = np.ones(ref.shape, dtype=bool) if mask is None else np.asarray(mask).astype(bool, copy=False)
-    if not pred.shape == ref.shape == inside.shape or ref.ndim != 3:
-        raise GeometryError(
-            f"prediction, reference and mask are 3-D and of one shape; seen {pred.shape}, {ref.shape}, {inside.shape}"
-        )
-    if not inside.any():
-        raise InputError("the mask is empty: it marks no voxel to score; give a mask with non-zero voxels, or none")
-    order = np.argsort([-abs(stride) for stride in ref.strides], kind="stable")
-    return pred.transpose(order), ref.transpose(order), inside.transpose(order)
+def _lacks(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """What an axis lacks for five scales, before and after."""
+    short = [max(MS_SSIM_SMALLEST_AXIS - length, 0) for length in shape]
+    return [(lack // 2, lack - lack // 2) for lack in short]
 
 
-def _checked_range(value_range: Range) -> Range:
-    low, high = (float(value) for value in value_range)
-    if not (np.isfinite([low, high]).all() and low < high):
-        raise InputError(f"a value range is two finite numbers, the lower first; seen {low:g} and {high:g}")
-    return low, high
+def _cropped(inside: Array) -> Array:
+    return windows_inside(inside, UNIFORM)
 
 
-def _float(image: Array) -> Array:
-    return np.ascontiguousarray(image, dtype=np.float64)
+def _cropped_or_all(inside: Array) -> Array:
+    cropped = _cropped(inside)
+    return cropped if cropped.any() else inside
 
 
-def _shifted(image: Array, inside: Array, limits: Range) -> Array:
-    """The image clipped to the range and moved to start at 0, which is also its value outside the mask."""
-    image = np.clip(_float(image), *limits)
-    image -= limits[0]
-    image[~inside] = 0
-    return image
+def _every_second(inside: Array) -> Array:
+    return inside[::2, ::2, ::2]
 
 
-def _slabs(inside: Array) -> Iterator[tuple[Box, Array]]:
-    """Boxes that hold whole windows, each with the mask of the windows' centres in it; together they cover the mask."""
-    core = inside[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
-    if not core.any():
-        return
-    (first, last), *rest = (_extent(core, axis) for axis in range(3))
-    thickness = max(2, _SLAB_VOXELS // int(np.prod([stop - start + _WINDOW - 1 for start, stop in rest])))
-    for start in range(first, last, thickness):
-        extents = [(start, min(start + thickness, last)), *rest]
-        box = tuple(slice(low, high + _WINDOW - 1) for low, high in extents)
-        yield (box[0], box[1], box[2]), core[tuple(slice(low, high) for low, high in extents)]
-
-
-def _extent(core: Array, axis: int) -> tuple[int, int]:
-    seen = np.flatnonzero(core.any(axis=tuple({0, 1, 2} - {axis})))
-    return int(seen[0]), int(seen[-1]) + 1
-
-
-def _mean(parts: Iterator[Array]) -> float:
-    sums = [(float(part.sum()), part.size) for part in parts]
-    count = sum(size for _, size in sums)
-    return sum(total for total, _ in sums) / count if count else float("nan")
-
-
-def _box_mean(image: Array) -> Array:
-    """Means over all 7³ windows that fit: (X, Y, Z) to (X − 6, Y − 6, Z − 6)."""
-    for axis in (2, 1, 0):
-        lines = np.moveaxis(image, axis, 0)
-        pairs = lines[:-1] + lines[1:]
-        fours = pairs[:-2] + pairs[2:]
-        sums = fours[:-3]
-        sums += pairs[4:-1]
-        sums += lines[6:]
-        image = np.moveaxis(sums, 0, axis)
-    image /= _WINDOW_VOXELS
-    return image
-
-
-def _ssim_map(x: Array, y: Array, width: float) -> Array:
-    c1, c2 = (0.01 * width) ** 2, (0.03 * width) ** 2
-    ux, uy = _box_mean(x), _box_mean(y)
-    product, squares = ux * uy, ux**2 + uy**2
-    covariance = _SAMPLE_COVARIANCE * (_box_mean(x * y) - product)
-    variances = _SAMPLE_COVARIANCE * (_box_mean(x * x + y * y) - squares)
-    return np.asarray((2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2)))
-
-
-def _scale(pair: tuple[Array, Array], inside: Array, width: float, weight: float) -> float:
-    x, y = pair
-    # All three factors are ≥ 0, so the product of their powers is the power of their product, taken only where asked.
-    return _mean(_factors(x[box], y[box], width)[kept] ** weight for box, kept in _slabs(inside))
-
-
-def _factors(x: Array, y: Array, width: float) -> Array:
-    """Luminance · contrast · structure, each at least 0."""
-    c1, c2 = (0.01 * width) ** 2, (0.03 * width) ** 2
-    ux, uy = _box_mean(x), _box_mean(y)
-    vx = _SAMPLE_COVARIANCE * (_box_mean(x * x) - ux**2)
-    vy = _SAMPLE_COVARIANCE * (_box_mean(y * y) - uy**2)
-    vxy = _SAMPLE_COVARIANCE * (_box_mean(x * y) - ux * uy)
-    deviations = np.sqrt(np.maximum(vx, 0)) * np.sqrt(np.maximum(vy, 0))
-    luminance = (2 * ux * uy + c1) / (ux**2 + uy**2 + c1)
-    contrast = (2 * deviations + c2) / (vx + vy + c2)
-    structure = (vxy + c2 / 2) / (deviations + c2 / 2)
-    return np.asarray(np.maximum(luminance, 0) * np.maximum(contrast, 0) * np.maximum(structure, 0))
-
-
-def _padded(image: Array) -> Array:
-    short = [max(MS_SSIM_SMALLEST_AXIS - length, 0) for length in image.shape]
-    return np.pad(image, [(lack // 2, lack - lack // 2) for lack in short], mode="edge") if any(short) else image
-
-
-def _halved(image: Array) -> Array:
-    """Every second voxel, averaged with the one before it along each axis; before the first there is 0."""
-    for axis in range(3):
-        lines = np.moveaxis(image, axis, 0)
-        half = lines[::2].copy(order="K")
-        half[1:] += lines[1::2][: len(half) - 1]
-        half *= 0.5
-        image = np.moveaxis(half, 0, axis)
-    return image
+def _every_second_or_touched(inside: Array) -> Array:
+    kept = _every_second(inside)
+    if kept.any():
+        return kept
+    touched = np.zeros(kept.shape, dtype=bool)
+    places = (np.argwhere(inside) + 1) // 2  # a coarse voxel i is averaged from 2i − 1 and 2i; the last may go unused
+    touched[tuple(np.minimum(places, np.array(kept.shape) - 1).T)] = True
+    return touched

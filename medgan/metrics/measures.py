@@ -69,6 +69,8 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("hd95", "HD95", "mm", "lower"),
             Measure("surface_distance", "Surface distance", "mm", "lower"),
             Measure("surface_dice", "Surface Dice", "", "higher"),
+            Measure("num_lost", "Organs lost", "", "lower"),
+            Measure("num_invented", "Organs invented", "", "lower"),
             Measure("wepl_mae", "WEPL error", "mm", "lower"),
             Measure("wepl_bias", "WEPL bias", "mm", "zero"),
             Measure("range_error", "Range error", "mm", "lower"),

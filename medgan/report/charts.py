@@ -26,6 +26,9 @@ __all__ = [
     "draw_family",
     "draw_reaches",
     "draw_strips",
+    "label_of",
+    "path_of",
+    "scale",
     "ticks",
 ]
 
@@ -175,15 +178,15 @@ def draw_curve(curve: Curve) -> LineChart:
     points = [(step, value) for step, value in curve.points if math.isfinite(value)] or [(0, 0.0)]
     steps, values = [float(step) for step, _ in points], [value for _, value in points]
     x_marks, y_marks = ticks(min(steps), max(steps)), ticks(min(values), max(values))
-    x_of = _scale(min(steps), max(steps), LINE_WIDTH)
-    y_of = _scale(y_marks[-1], y_marks[0], LINE_HEIGHT)
+    x_of = scale(min(steps), max(steps), LINE_WIDTH)
+    y_of = scale(y_marks[-1], y_marks[0], LINE_HEIGHT)
     places = [(x_of(step), y_of(value)) for step, value in points]
     return LineChart(
         curve=curve,
-        line=_path(places),
+        line=path_of(places),
         last=Dot(*places[-1], f"{values[-1]:.4g}".replace("-", "−")),
-        x_ticks=tuple(Tick(x_of(mark), _label(mark)) for mark in x_marks if min(steps) <= mark <= max(steps)),
-        y_ticks=tuple(Tick(y_of(mark), _label(mark)) for mark in y_marks),
+        x_ticks=tuple(Tick(x_of(mark), label_of(mark)) for mark in x_marks if min(steps) <= mark <= max(steps)),
+        y_ticks=tuple(Tick(y_of(mark), label_of(mark)) for mark in y_marks),
     )
 
 
@@ -201,7 +204,7 @@ def draw_family(family: Family, last_step: int, marks: Mapping[int, str]) -> Fam
     known = {name: points for name, points in known.items() if len(points) > 1}
     if not known:
         return None
-    x_of = _scale(0, last_step, LINE_WIDTH)
+    x_of = scale(0, last_step, LINE_WIDTH)
     y_marks, y_of = _y_axis(family, [value for points in known.values() for _, value in points])
     return FamilyChart(
         family=family,
@@ -209,8 +212,8 @@ def draw_family(family: Family, last_step: int, marks: Mapping[int, str]) -> Fam
             _line(name, [(x_of(step), y_of(value)) for step, value in points], points[-1][1])
             for name, points in known.items()
         ),
-        x_ticks=tuple(Tick(x_of(mark), _label(mark)) for mark in ticks(0, last_step) if mark <= last_step),
-        y_ticks=tuple(Tick(y_of(mark), _label(mark)) for mark in y_marks),
+        x_ticks=tuple(Tick(x_of(mark), label_of(mark)) for mark in ticks(0, last_step) if mark <= last_step),
+        y_ticks=tuple(Tick(y_of(mark), label_of(mark)) for mark in y_marks),
         marks=tuple(Tick(x_of(step), label) for step, label in marks.items()),
     )
 
@@ -231,16 +234,16 @@ def _y_axis(family: Family, values: Sequence[float]) -> tuple[list[float], Calla
     low, high = family.limits or (min(values), max(values))
     if not family.logarithmic:
         marks = ticks(low, high)
-        return marks, _scale(marks[-1], marks[0], LINE_HEIGHT)
+        return marks, scale(marks[-1], marks[0], LINE_HEIGHT)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     last = max(last, first + 1)
     stride = -(-(last - first) // MOST_DECADES)
-    place = _scale(last, first, LINE_HEIGHT)
+    place = scale(last, first, LINE_HEIGHT)
     return [10.0**power for power in range(first, last + 1, stride)], lambda value: place(math.log10(value))
 
 
 def _line(name: str, places: Sequence[tuple[float, float]], last: float) -> Line:
-    return Line(name, _path(places), Dot(*places[-1], f"{last:.3g}".replace("-", "−")))
+    return Line(name, path_of(places), Dot(*places[-1], f"{last:.3g}".replace("-", "−")))
 
 
 def draw_strips(results: Mapping[str, Sequence[Row]]) -> list[StripChart]:
@@ -282,7 +285,7 @@ def draw_dots(heading: Heading, results: Mapping[str, Mapping[str, float]], show
     """
     values = [value for cases in results.values() for value in cases.values()]
     marks = ticks(min(values), max(values))
-    x_of = _scale(marks[0], marks[-1], STRIP_WIDTH)
+    x_of = scale(marks[0], marks[-1], STRIP_WIDTH)
     y_of = {method: STRIP_STEP * (number + 0.5) for number, method in enumerate(results)}
     dots = {
         (method, case): Dot(x_of(value), y_of[method], f"{case}: {show(value)}")
@@ -296,8 +299,8 @@ def draw_dots(heading: Heading, results: Mapping[str, Mapping[str, float]], show
         methods=tuple(Tick(y, method) for method, y in y_of.items()),
         dots=tuple(dots.values()),
         means=tuple(_mean(dots, method, y) for method, y in y_of.items() if any(m == method for m, _ in dots)),
-        joins=tuple(_path([(dot.x, dot.y) for dot in path]) for path in paths if len(path) > 1),
-        x_ticks=tuple(Tick(x_of(mark), _label(mark)) for mark in marks),
+        joins=tuple(path_of([(dot.x, dot.y) for dot in path]) for path in paths if len(path) > 1),
+        x_ticks=tuple(Tick(x_of(mark), label_of(mark)) for mark in marks),
         height=STRIP_STEP * len(results),
     )
 
@@ -326,12 +329,12 @@ def draw_reaches(
     values = [x for one in reaches for x in astuple(one)] + [x for x in (mark,) if x is not None]
     low, high = limits or (values[0], values[0])
     marks = ticks(min(low, *values), max(high, *values))
-    x_of = _scale(marks[0], marks[-1], STRIP_WIDTH)
+    x_of = scale(marks[0], marks[-1], STRIP_WIDTH)
     return ReachChart(
         name=name,
         note=note,
         lines=tuple(_reach_line(number, label, *pair, x_of) for number, (label, pair) in enumerate(known.items())),
-        x_ticks=tuple(Tick(x_of(tick), _label(tick)) for tick in marks),
+        x_ticks=tuple(Tick(x_of(tick), label_of(tick)) for tick in marks),
         mark=None if mark is None else x_of(mark),
         height=STRIP_STEP * len(known),
     )
@@ -361,15 +364,17 @@ def _mean(dots: Mapping[tuple[str, str], Dot], method: str, y: float) -> Dot:
     return Dot(round(sum(places) / len(places), 2), y, "mean")
 
 
-def _scale(low: float, high: float, length: float) -> Callable[[float], float]:
+def scale(low: float, high: float, length: float) -> Callable[[float], float]:
     """From values to places: linear, `low` at 0 and `high` at `length`."""
     factor = length / ((high - low) or 1.0)
     return lambda value: round((value - low) * factor, 2) + 0.0  # which makes 0 of −0
 
 
-def _path(places: Sequence[tuple[float, float]]) -> str:
+def path_of(places: Sequence[tuple[float, float]]) -> str:
+    """The path of an SVG through places."""
     return "M" + " L".join(f"{x:g},{y:g}" for x, y in places)
 
 
-def _label(value: float) -> str:
+def label_of(value: float) -> str:
+    """A number at the side of an axis."""
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}").replace("-", "−").replace(",", "\u202f")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,19 @@ from medgan.formats.png import data_uri, encode_png, synthetic_text
 from medgan.pictures import Axis, colour_bar, diverging, grey, plane
 from medgan.volume import Volume
 
-__all__ = ["Exhibit", "Panel", "Picture", "Strip", "hang"]
+__all__ = [
+    "PLANES",
+    "Exhibit",
+    "Panel",
+    "Picture",
+    "Strip",
+    "cropped",
+    "hang",
+    "on_one_grid",
+    "picture_name",
+    "place_of",
+    "windows",
+]
 
 Array = npt.NDArray[Any]
 Window = tuple[float, float]
@@ -26,7 +39,7 @@ _LONGEST_PX = 320
 _MARGIN = 0.04
 _WINDOW_PERCENT = (0.5, 99.5)
 # The plane, the world axis across it, what both ends of that axis are called, and the picture's left and right side.
-_PLANES: tuple[tuple[Axis, int, str, str], ...] = (
+PLANES: tuple[tuple[Axis, int, str, str], ...] = (
     ("axial", 2, "IS", "RL"),
     ("coronal", 1, "PA", "RL"),
     ("sagittal", 0, "LR", "AP"),
@@ -39,7 +52,7 @@ class Panel:
 
     Args:
         case: name of the case.
-        source: what was translated.
+        source: what was translated; None where it is not known.
         synthetic: what came out.
         reference: what was wanted.
         mask: where errors count; pictures are cropped to it and cross in its middle.
@@ -48,7 +61,7 @@ class Panel:
     """
 
     case: str
-    source: Volume
+    source: Volume | None
     synthetic: Volume
     reference: Volume
     mask: Volume | None
@@ -68,7 +81,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """The four pictures of one plane."""
+    """The pictures of one plane: those of the volumes, and the error."""
 
     axis: str
     place: str
@@ -79,10 +92,11 @@ class Strip:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """All pictures of one case with their captions."""
+    """All pictures of one case with their captions; `made` is the column of the synthetic ones."""
 
     case: str
     heads: tuple[str, ...]
+    made: int
     strips: tuple[Strip, ...]
     bar: Picture
     limit: str
@@ -101,22 +115,23 @@ def hang(panel: Panel, num_panels: int) -> Exhibit:
         GeometryError: if its volumes do not lie on one grid.
         InputError: if the error limit or the window cannot be used.
     """
-    volumes = _cropped(_on_one_grid(panel))
+    volumes = cropped(on_one_grid(panel))
     scene = _Scene(
         panel.case,
         volumes,
-        _windows(volumes, panel.window),
+        windows(volumes, panel.window),
         _error(volumes),
         panel.error_limit,
         _middle(volumes),
         min(_LONGEST_PX, math.isqrt(_BUDGET_PIXELS // (num_panels * _PICTURES_PER_PANEL))),
     )
-    roles = ("source", "synthetic", "reference")
+    roles = list(scene.windows)
     unit = panel.reference.unit
     return Exhibit(
         case=panel.case,
-        heads=(*(_name(role.capitalize(), volumes[role]) for role in roles), "Synthetic − reference"),
-        strips=tuple(_strip(scene, number) for number in range(len(_PLANES))),
+        heads=(*(picture_name(role.capitalize(), volumes[role]) for role in roles), "Synthetic − reference"),
+        made=roles.index("synthetic"),
+        strips=tuple(_strip(scene, number) for number in range(len(PLANES))),
         bar=_picture(colour_bar(128, 1), f"colours from plus to minus {panel.error_limit:g} {unit}", {}),
         limit=f"{panel.error_limit:g}",
         unit=unit,
@@ -137,11 +152,19 @@ class _Scene:
     longest_px: int
 
 
-def _on_one_grid(panel: Panel) -> dict[str, Volume]:
-    volumes = {"source": panel.source, "synthetic": panel.synthetic, "reference": panel.reference}
-    if panel.mask is not None:
-        volumes["mask"] = panel.mask
-    volumes = {role: volume.reorient("RAS") for role, volume in volumes.items()}
+def on_one_grid(panel: Panel) -> dict[str, Volume]:
+    """The volumes of a panel by role, in RAS order, without those that it has not.
+
+    Raises:
+        GeometryError: if they do not lie on one grid.
+    """
+    given = {
+        "source": panel.source,
+        "synthetic": panel.synthetic,
+        "reference": panel.reference,
+        "mask": panel.mask,
+    }
+    volumes = {role: volume.reorient("RAS") for role, volume in given.items() if volume is not None}
     grid = volumes["reference"].grid
     for role, volume in volumes.items():
         if not volume.grid.same_as(grid):
@@ -152,8 +175,8 @@ def _on_one_grid(panel: Panel) -> dict[str, Volume]:
     return volumes
 
 
-def _cropped(volumes: dict[str, Volume]) -> dict[str, Volume]:
-    """To the mask and a margin around it."""
+def cropped(volumes: dict[str, Volume]) -> dict[str, Volume]:
+    """Volumes by role, cut to the mask and a margin around it."""
     if "mask" not in volumes or not volumes["mask"].array.any():
         return volumes
     shape = np.array(volumes["mask"].array.shape)
@@ -163,17 +186,18 @@ def _cropped(volumes: dict[str, Volume]) -> dict[str, Volume]:
     return {role: volume.crop(start.tolist(), stop.tolist()) for role, volume in volumes.items()}
 
 
-def _windows(volumes: dict[str, Volume], window: Window | None) -> dict[str, Window]:
+def windows(volumes: dict[str, Volume], window: Window | None) -> dict[str, Window]:
+    """Values shown black and white, by role: synthetic and reference share theirs."""
     shared = window or _central(volumes["reference"], volumes.get("mask"))
-    return {
-        "source": _central(volumes["source"], volumes.get("mask")),
-        "synthetic": shared,
-        "reference": shared,
-    }
+    own = {"source": _central(volumes["source"], volumes.get("mask"))} if "source" in volumes else {}
+    return {**own, "synthetic": shared, "reference": shared}
 
 
 def _central(volume: Volume, mask: Volume | None) -> Window:
     inside = volume.array[mask.array != 0] if mask is not None and mask.array.any() else volume.array
+    inside = inside[np.isfinite(inside)]
+    if not inside.size:
+        return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(inside, _WINDOW_PERCENT))
     return low, high if high > low else low + 1
 
@@ -185,22 +209,30 @@ def _error(volumes: dict[str, Volume]) -> Volume:
 
 
 def _strip(scene: _Scene, number: int) -> Strip:
-    axis, across, ends, sides = _PLANES[number]
-    index, place_mm = scene.middle[across], float(scene.error.grid.to_world(scene.middle)[across])
+    axis, across, _, sides = PLANES[number]
+    index = scene.middle[across]
     images = [_image(scene, role, axis, index) for role in scene.windows]
     colours = diverging(plane(scene.error, axis, index, longest_px=scene.longest_px), scene.error_limit)
     alt = f"{scene.case}, {axis}, synthetic minus reference"
     images.append(_picture(colours, alt, synthetic_text(scene.volumes["synthetic"].synthetic)))
-    return Strip(axis, f"{abs(place_mm):.0f} mm {ends[int(place_mm >= 0)]}", sides[0], sides[1], tuple(images))
+    return Strip(axis, place_of(scene.error, scene.middle, number), sides[0], sides[1], tuple(images))
+
+
+def place_of(volume: Volume, index: Sequence[int], number: int) -> str:
+    """Where the plane of `PLANES` through a voxel lies, such as `12 mm S`."""
+    _, across, ends, _ = PLANES[number]
+    place_mm = float(volume.grid.to_world(index)[across])
+    return f"{abs(place_mm):.0f} mm {ends[int(place_mm >= 0)]}"
 
 
 def _image(scene: _Scene, role: str, axis: Axis, index: int) -> Picture:
     volume = scene.volumes[role]
     pixels = grey(plane(volume, axis, index, longest_px=scene.longest_px), scene.windows[role])
-    return _picture(pixels, f"{scene.case}, {axis}, {_name(role, volume)}", synthetic_text(volume.synthetic))
+    return _picture(pixels, f"{scene.case}, {axis}, {picture_name(role, volume)}", synthetic_text(volume.synthetic))
 
 
-def _name(role: str, volume: Volume) -> str:
+def picture_name(role: str, volume: Volume) -> str:
+    """What a picture shows: its role and the modality."""
     return f"{role} {volume.modality}".strip()
 
 
@@ -217,8 +249,10 @@ def _picture(pixels: Array, alt: str, text: dict[str, str]) -> Picture:
 
 
 def _caption(panel: Panel, windows: dict[str, Window]) -> str:
-    target, source = (
-        f"{windows[role][0]:.4g} to {windows[role][1]:.4g} {volume.unit}".replace("-", "−")
-        for role, volume in (("reference", panel.reference), ("source", panel.source))
-    )
-    return f"Black to white: {source} in the source, {target} in synthetic and reference."
+    target = _told(windows["reference"], panel.reference)
+    source = f"{_told(windows['source'], panel.source)} in the source, " if panel.source else ""
+    return f"Black to white: {source}{target} in synthetic and reference."
+
+
+def _told(window: Window, volume: Volume) -> str:
+    return f"{window[0]:.4g} to {window[1]:.4g} {volume.unit}".replace("-", "−")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from medgan.evaluate import Row, summarise
 from medgan.metrics import HIGHER_IS_BETTER
+from medgan.metrics.measures import measure
 
 __all__ = [
     "CaseLine",
@@ -154,9 +155,10 @@ def shown(metric: str, value: float | None, *, like: float | None = None) -> str
 
 
 def _digits(metric: str, size: float) -> int:
-    if metric == "mae":
+    unit = measure(metric).unit
+    if unit and unit != "dB":
         return 1 if size >= 10 else 2 if size >= 1 else 4
-    return 2 if metric == "psnr" else 4
+    return 2 if unit else 4 if size >= 0.001 or not size else 6
 
 
 def _summary_column(name: str, summaries: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> dict[str, Cell]:

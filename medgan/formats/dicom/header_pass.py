@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,21 +16,18 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from medgan.errors import InputError
 from medgan.formats.dicom.alike import Seen, header_of_plain
 from medgan.formats.dicom.elements import DAMAGE, looks_like_dicom, name_of, number, open_dicom, quietly, text
 from medgan.formats.dicom.frames import pictures
 from medgan.formats.dicom.headers import Header, header_of
 from medgan.formats.dicom.mosaic import is_mosaic
-from medgan.processes import follow_parent
+from medgan.processes import copies
 from medgan.progress import track
 
 __all__ = ["read_headers"]
 
-Reading = Callable[[Callable[[Sequence[Path]], list[Header]], Iterable[Sequence[Path]]], Iterable[list[Header]]]
 _AT_ONCE = 170  # files that one process takes, which say much the same
 _MANY = 2000  # for fewer, the processes cost what they save
-_LONG = 2000  # takes long enough to show it
 _MOST_PROCESSES = 16
 _SUFFIXES = {".dcm", ".ima"}  # an empty file of such a name is a slice that has not arrived
 _PLAIN = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
@@ -45,44 +39,13 @@ def read_headers(files: Sequence[Path]) -> list[Header]:
     Thousands of files are read by several processes, where the system can start them safely.
     """
     blocks = [files[begin : begin + _AT_ONCE] for begin in range(0, len(files), _AT_ONCE)]
-    with _processes(len(files)) as reading:
-        read = reading(_of_files, blocks)
-        shown = track(read, f"Reading headers, {_AT_ONCE} files at a time", len(blocks)) if len(files) > _LONG else read
-        return [header for headers in shown for header in headers]
-
-
-@contextmanager
-def _processes(num_files: int) -> Iterator[Reading]:
-    """A way to apply a function to many arguments in order; by several processes where that is safe and pays."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if num_files < _MANY or cores == 1 or not _can_fork():
-        yield map
-        return
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    count = min(2 * cores, _MOST_PROCESSES)  # half of them wait for the disk
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of idle threads, as numpy's
-        pool = ProcessPoolExecutor(count, get_context("fork"), follow_parent)
-        try:
-            with pool:
-                yield pool.map
-        except BrokenProcessPool as error:
-            raise InputError(
-                f"a process that reads the headers of {num_files} files was killed, as systems do when memory runs "
-                "out; free memory, or read fewer files at once"
-            ) from error
-
-
-def _can_fork() -> bool:
-    """Another thread may hold a lock that a copy of this process would wait for without end; daemons have no children.
-
-    Copies are used as they inherit what is imported, and do not run the user's script again as fresh processes do.
-    """
-    from multiprocessing import current_process
-
-    return threading.active_count() == 1 and not current_process().daemon
+    count = min(2 * cores, _MOST_PROCESSES) if cores > 1 and len(files) >= _MANY else 1  # half wait for the disk
+    with copies(count, f"reads the headers of {len(files)} files") as over:
+        read = over(_of_files, blocks)
+        label = f"Reading headers, {_AT_ONCE} files at a time"
+        shown = track(read, label, len(blocks)) if len(files) >= _MANY else read
+        return [header for headers in shown for header in headers]
 
 
 def _of_files(files: Sequence[Path]) -> list[Header]:

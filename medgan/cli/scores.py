@@ -1,0 +1,76 @@
+"""Judging: images against references, methods against each other, sets against sets, dose against dose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medgan.cli.base import AsJson, app, printed
+
+__all__ = ["compare", "evaluate"]
+
+Range = tuple[float, float]
+_PLACE = "a volume, a folder of them by case, or a rule such as 'out/{case}/ct.nii.gz'"
+
+
+@app.command()
+def evaluate(
+    pred: Annotated[Path, typer.Argument(help=f"Predictions: {_PLACE}.")],
+    ref: Annotated[Path, typer.Argument(help="References, likewise, or a cases table.")],
+    mask: Annotated[Path | None, typer.Option(help="Where errors count, likewise.")] = None,
+    preset: Annotated[str, typer.Option(help="What is computed, and in which range.")] = "synthrad2023",
+    value_range: Annotated[Range | None, typer.Option("--range", help="Low and high, for images not in HU.")] = None,
+    region: Annotated[
+        list[str] | None, typer.Option(help="HU scored on their own: bone=200..3071, or 'default'; repeatable.")
+    ] = None,
+    pred_labels: Annotated[Path | None, typer.Option(help="Segmentations of the predictions, by case.")] = None,
+    ref_labels: Annotated[Path | None, typer.Option(help="Segmentations of the references, by case.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Of a number in them: liver=5; repeatable.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of a table: train, val or test.")] = None,
+    run_folder: Annotated[Path | None, typer.Option("--run", help="Compare in this run's unit and range.")] = None,
+    std: Annotated[Path | None, typer.Option(help="σ of PRED: a map or a folder; CASE_std beside it if none.")] = None,
+    source: Annotated[Path | None, typer.Option(help="What was translated, for the pictures of the report.")] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Predictions on other grids to the reference's, which is noted.")
+    ] = False,
+    tolerance: Annotated[float, typer.Option(help="mm that voxels of one place may lie apart.")] = 0.01,
+    processes: Annotated[int, typer.Option(help="Cases scored at once.")] = 1,
+    fail_under: Annotated[
+        list[str] | None, typer.Option(help="Exit 1 if a mean is worse, as mae=80, or a case is missing; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and report.html; taken up again.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure predictions of any tool against references, case by case, with intervals over patients."""
+    from medgan.judge import judge
+    from medgan.tables import metrics_table
+
+    choices: dict[str, Any] = {"preset": preset, "value_range": value_range, "run": run_folder, "split": split}
+    choices |= {"source": source, "resample": resample, "tolerance_mm": tolerance, "processes": processes}
+    choices |= {"mask": mask, "std": std, "out": out}
+    choices |= {"labels": (pred_labels, ref_labels), "names": label or (), "limits": fail_under or ()}
+    done = judge(pred, ref, regions=region or (), **choices)
+    printed(done.rows, metrics_table(done.rows) + done.told(), as_json)
+    raise typer.Exit(bool(done.failures))
+
+
+@app.command()
+def compare(
+    methods: Annotated[list[Path], typer.Argument(help="Predictions or results of methods, as PATH or NAME=PATH.")],
+    ref: Annotated[Path | None, typer.Option(help="References, where predictions are to be scored.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Where errors count, for the scoring.")] = None,
+    preset: Annotated[str | None, typer.Option(help="For the scoring; as evaluate if not given.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="To compare, all if not given; repeatable.")] = None,
+    missing: Annotated[str, typer.Option(help="complete: leave such cases out; worst: rank last.")] = "complete",
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and the permutations.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for comparison.json, .csv and .tex.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods on the same patients: paired tests, effect sizes, ranks and how stable they are."""
+    from medgan.compare import compare as run
+
+    choices: dict[str, Any] = {"missing": missing, "seed": seed, "out": out}
+    done = run(methods, ref=ref, mask=mask, preset=preset, metrics=metric or None, **choices)
+    printed(done.to_json(), done.describe(), as_json)

@@ -1,0 +1,165 @@
+"""The numbers of an evaluation as its tables show them: each metric summed up, and every case."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from medgan.evaluate import Row
+from medgan.metrics.measures import MEASURES, measure
+from medgan.report.tables import MISSING, Cell, shown
+
+__all__ = [
+    "CaseScores",
+    "Column",
+    "Summary",
+    "SummaryRow",
+    "case_rows",
+    "columns_of",
+    "counted",
+    "headline",
+    "noted",
+    "summary_rows",
+]
+
+Numbers = Mapping[str, float | int | None]
+Summary = Mapping[str, Numbers]
+
+SCORED = "scored"
+_MOST_IN_A_LINE = 6
+_WAYS = {
+    "higher": ("↑", "higher is better"),
+    "lower": ("↓", "lower is better"),
+    "zero": ("→ 0", "nearer to 0 is better"),
+    "one": ("→ 1", "nearer to 1 is better"),
+    "": ("", "no value is better than another"),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric at the head of its numbers: an arrow says which way is better, `told` in words."""
+
+    name: str
+    label: str
+    unit: str
+    arrow: str
+    told: str
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One metric over all cases, in words; `n` numbers, `undefined` scored cases without one."""
+
+    column: Column
+    mean: str
+    interval: str
+    sd: str
+    median: str
+    iqr: str
+    n: int
+    undefined: int
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """One case: a cell for each metric, and what there is to know."""
+
+    case: str
+    patient: str
+    status: str
+    cells: tuple[Cell, ...]
+    note: str
+
+
+def columns_of(summary: Summary, rows: Sequence[Row]) -> list[Column]:
+    """The metrics of a summary, with the unit of the images that were scored."""
+    unit = " / ".join(sorted({str(row["unit"]) for row in rows if row.get("unit")}))
+    return [_column(name, unit) for name in summary]
+
+
+def summary_rows(summary: Summary, columns: Sequence[Column]) -> list[SummaryRow]:
+    """A line for each metric."""
+    return [_summary_row(column, summary[column.name]) for column in columns]
+
+
+def case_rows(rows: Sequence[Row], columns: Sequence[Column]) -> list[CaseScores]:
+    """A line for each case, also those that were not scored."""
+    return [
+        CaseScores(
+            str(row["case"]),
+            str(row.get("patient") or ""),
+            str(row["status"]),
+            tuple(Cell(row.get(one.name), shown(one.name, row.get(one.name))) for one in columns),
+            str(row.get("note") or ""),
+        )
+        for row in rows
+    ]
+
+
+def counted(rows: Sequence[Row]) -> str:
+    """How many cases were scored, and what became of the others.
+
+    Example:
+        >>> counted([{"status": "scored"}, {"status": "scored"}, {"status": "no prediction"}])
+        '2 of 3 cases were scored; 1 no prediction.'
+    """
+    counts = Counter(str(row["status"]) for row in rows)
+    others = "".join(f"; {number} {status}" for status, number in counts.items() if status != SCORED)
+    noun, were = ("case", "was") if len(rows) == 1 else ("cases", "were")
+    return f"{counts[SCORED]} of {len(rows)} {noun} {were} scored{others}."
+
+
+def headline(row: Row) -> str:
+    """The numbers of one case over all its voxels, in one line.
+
+    Example:
+        >>> headline({"case": "p1", "mae": 52.31, "mae_bone": 99.0, "psnr": None, "unit": "HU"})
+        'MAE 52.3 HU · PSNR –'
+    """
+    whole = [name for name in row if name in MEASURES][:_MOST_IN_A_LINE]
+    columns = [_column(name, str(row["unit"])) for name in whole]
+    return " · ".join(
+        " ".join(
+            (one.label, shown(one.name, row[one.name]), *([one.unit] if one.unit and row[one.name] is not None else []))
+        )
+        for one in columns
+    )
+
+
+def noted(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Each note of the rows, with the cases that it is about."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("note"):
+            found.setdefault(str(row["note"]), []).append(str(row["case"]))
+    every = len(rows) > 1
+    return [
+        (note, "every case" if every and len(ones) == len(rows) else ", ".join(ones)) for note, ones in found.items()
+    ]
+
+
+def _column(name: str, unit: str) -> Column:
+    found = measure(name)
+    return Column(name, found.label, found.in_unit(unit), *_WAYS[found.better])
+
+
+def _summary_row(column: Column, numbers: Numbers) -> SummaryRow:
+    mean, sd, median, q1, q3, low, high = (
+        numbers[key] for key in ("mean", "sd", "median", "q1", "q3", "ci95_low", "ci95_high")
+    )
+
+    def told(value: float | int | None) -> str:
+        return shown(column.name, value, like=mean)
+
+    return SummaryRow(
+        column,
+        mean=told(mean),
+        interval=MISSING if low is None else f"{told(low)} to {told(high)}",
+        sd=told(sd),
+        median=told(median),
+        iqr=MISSING if q1 is None else f"{told(q1)} to {told(q3)}",
+        n=int(numbers["n"] or 0),
+        undefined=int(numbers["num_undefined"] or 0),
+    )

@@ -1,0 +1,231 @@
+"""Tables of results: summed up, judged against limits, written, and taken up again where a run was broken off."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+
+from medgan import __version__
+from medgan.atomic import replacing
+from medgan.errors import InputError
+from medgan.metrics.measures import MEASURES, measure
+from medgan.metrics.statistics import summary
+from medgan.processes import place
+from medgan.scoring import SCORED, Row
+
+__all__ = ["SCHEMA", "Scored", "failures", "kept", "metric_columns", "remember", "summarise", "write_results"]
+
+SCHEMA = "medgan.evaluation/1"
+_NO_CELLS = ("error_by_sigma",)  # a list of bins is no cell
+_NUM_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What became of one case.
+
+    Args:
+        key: a hash of the files (by path, size and time) and of the settings: the same key, the same row.
+        row: of the table.
+        sha256: of the contents of its files, by role.
+        files: where they are, by role.
+    """
+
+    key: str
+    row: Row
+    sha256: Mapping[str, str]
+    files: Mapping[str, str]
+
+
+def metric_columns(rows: Sequence[Row]) -> list[str]:
+    """The columns that hold metrics, in the order of `MEASURES`, parts behind their wholes."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    order = list(MEASURES)
+    known = [name for name in names if _is_metric(name)]
+    return sorted(known, key=lambda name: (order.index(_base(name)), list(names).index(name)))
+
+
+def _is_metric(name: str) -> bool:
+    return any(name == base or name.startswith(f"{base}_") for base in MEASURES) and name not in _NO_CELLS
+
+
+def _base(name: str) -> str:
+    return max((base for base in MEASURES if name == base or name.startswith(f"{base}_")), key=len)
+
+
+# --- summed up --------------------------------------------------------------------------------------------------------
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float | int | None]]:
+    """Over the scored rows, by metric: how many numbers there are, and where they lie.
+
+    `n` numbers of `num_patients`, `num_undefined` scored rows without one, `mean`, `sd` (sample), `median`, `q1`, `q3`,
+    `min`, `max`, and three intervals of 95 % by bootstrap over patients (2000 resamples, fixed seed): `ci95_low` and
+    `ci95_high` of the mean (percentile), `bca95_…` of the mean (bias-corrected and accelerated), `median_ci95_…` of the
+    median (percentile). What the number of patients does not allow is None.
+
+    Args:
+        rows: as `evaluate` returns them.
+
+    Example:
+        >>> rows = [{"status": "scored", "mae": value} for value in (1.0, 2.0, 6.0)]
+        >>> summarise(rows)["mae"]["mean"]
+        3.0
+    """
+    scored = [row for row in rows if row["status"] == SCORED]
+    patients = [str(row.get("patient") or row.get("case") or n) for n, row in enumerate(scored)]
+    return {name: _statistics([row.get(name) for row in scored], patients) for name in metric_columns(rows)}
+
+
+def _statistics(numbers: Sequence[float | None], patients: Sequence[str]) -> dict[str, float | int | None]:
+    found = summary([math.nan if number is None else number for number in numbers], patients, resamples=_NUM_RESAMPLES)
+    told = found.to_json()
+    names = ("n", "num_undefined", "num_patients", "mean", "sd", "median", "q1", "q3", "min", "max")
+    return {name: told[name] for name in names} | {
+        f"{of}_{end}": told[ci][end]
+        for of, ci in {"ci95": "mean_ci", "bca95": "mean_bca", "median_ci95": "median_ci"}.items()
+        for end in ("low", "high")
+    }
+
+
+def failures(rows: Sequence[Row], limits: Mapping[str, float]) -> list[str]:
+    """Why results miss limits: means that are worse, numbers that are undefined, cases that were not scored.
+
+    Args:
+        rows: as `evaluate` returns them.
+        limits: by metric, the worst mean that passes; worse is above or below it as the metric goes, or farther off.
+
+    Raises:
+        InputError: if a metric of a limit was not computed.
+
+    Example:
+        >>> rows = [{"case": "p1", "status": "scored", "mae": 90.0, "unit": "HU"}]
+        >>> failures(rows, {"mae": 80.0})
+        ['mae: the mean is 90, worse than 80']
+    """
+    if not limits:
+        return []
+    means = summarise(rows)
+    unknown = [name for name in limits if name not in means]
+    if unknown:
+        raise InputError(f"{', '.join(unknown)}: not computed, so no limit can be held (computed: {', '.join(means)})")
+    unscored = [str(row["case"]) for row in rows if row["status"] != SCORED]
+    told = [f"{len(unscored)} of {len(rows)} cases were not scored: {', '.join(unscored[:5])}"] if unscored else []
+    return [*told, *(line for name, limit in limits.items() for line in _failure(name, means[name], limit))]
+
+
+def _failure(name: str, numbers: Mapping[str, float | int | None], limit: float) -> list[str]:
+    mean, column = numbers["mean"], measure(name)
+    if mean is None or numbers["num_undefined"]:
+        return [f"{name}: undefined in {numbers['num_undefined']} cases"]
+    worse = column.badness(mean) > column.badness(limit)
+    return [f"{name}: the mean is {mean:.6g}, worse than {limit:g}"] if worse else []
+
+
+# --- written ----------------------------------------------------------------------------------------------------------
+
+
+def write_results(out: Path, scored: Sequence[Scored], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `metrics.csv` and `metrics.json`; returns what the latter holds, `docs/reference/evaluation.schema.json`.
+
+    Raises:
+        OutputError: if `out` cannot be written.
+    """
+    rows = [one.row for one in scored]
+    record = {
+        "schema": SCHEMA,
+        "summary": summarise(rows),
+        "counts": {status: sum(row["status"] == status for row in rows) for status in _statuses(rows)},
+        "rows": rows,
+        "settings": dict(settings),
+        "versions": versions(),
+        "files": {one.row["case"]: dict(one.files) for one in scored},
+        "sha256": {one.row["case"]: dict(one.sha256) for one in scored},
+    }
+    with replacing(out / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with replacing(out / "metrics.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        columns = [name for name in rows[0] if name not in _NO_CELLS]
+        table = csv.DictWriter(file, fieldnames=columns, extrasaction="ignore")
+        table.writeheader()
+        table.writerows({**row, "range": "{:g}..{:g}".format(*row["range"])} for row in rows)
+    return record
+
+
+def _statuses(rows: Sequence[Row]) -> list[str]:
+    usual = (SCORED, "no prediction", "no reference")
+    return list(dict.fromkeys((*usual, *(row["status"] for row in rows))))
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    return {
+        "medgan": __version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "python": platform.python_version(),
+    }
+
+
+# --- broken off and taken up again ------------------------------------------------------------------------------------
+
+
+def key_of(paths: Mapping[str, Path], settings: Mapping[str, Any]) -> str:
+    """Of a case: the same files, untouched, and the same settings give the same key."""
+    files = {role: [(str(file), *_touched(file)) for file in _files(path)] for role, path in sorted(paths.items())}
+    told = json.dumps([files, settings, versions()], sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file its content's, of a folder that of its files' hashes in order: the names do not matter."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256("".join(sorted(map(sha256_of, _files(path)))).encode()).hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _touched(file: Path) -> tuple[int, int]:
+    seen = file.stat()
+    return seen.st_size, seen.st_mtime_ns
+
+
+def kept(out: Path) -> dict[str, Scored]:
+    """What an earlier run over the same place has scored, by key; a line that was not finished does not count."""
+    lines = [line for file in sorted(out.glob("rows*.jsonl")) for line in file.read_text("utf-8").split("\n")]
+    found = [Scored(**told) for line in lines if (told := _parsed(line))]
+    return {one.key: one for one in found}
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        told = json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+    return told if isinstance(told, dict) and told.keys() == {"key", "row", "sha256", "files"} else {}
+
+
+def remember(out: Path, scored: Iterable[Scored]) -> Iterable[Scored]:
+    """Pass on what is scored, each written down before the next begins; every process of a job has its own file."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f"rows{place().rank or ''}.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n")  # what was killed may have left half a line
+        for one in scored:
+            line = {"key": one.key, "row": one.row, "sha256": dict(one.sha256), "files": dict(one.files)}
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            yield one
