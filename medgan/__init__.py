@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from medgan.errors import MedganError
     from medgan.evaluate import evaluate
     from medgan.formats import read, write
+    from medgan.gamma import gamma
     from medgan.import_weights import import_weights
     from medgan.index import index
     from medgan.inspect import inspect
+    from medgan.likeness import likeness
     from medgan.pull import pull
     from medgan.push import push
     from medgan.report import report
@@ -49,9 +51,11 @@ __all__ = [
     "demo",
     "evaluate",
     "export",
+    "gamma",
     "import_weights",
     "index",
     "inspect",
+    "likeness",
     "project",
     "pull",
     "push",
@@ -73,9 +77,11 @@ _VERBS = (
     "deidentify",
     "demo",
     "evaluate",
+    "gamma",
     "import_weights",
     "index",
     "inspect",
+    "likeness",
     "pull",
     "push",
     "report",

@@ -20,7 +20,7 @@ from medgan.cases import Case, write_cases
 from medgan.errors import InputError
 from medgan.featured import Look, Store, find_images
 from medgan.likeness import SCHEMA, likeness
-from medgan.metrics.distribution import against_test, kernel_distance, kid
+from medgan.metrics.distribution import against_test, frechet_distance, kernel_distance, kid
 from medgan.metrics.image import ms_ssim_2025
 from medgan.metrics.radiomics import NAMES
 from medgan.metrics.sets import COMPONENTS, FEWEST, FeatureSet, compare_sets
@@ -64,6 +64,18 @@ def test_more_features_than_images_are_brought_to_fewer_axes() -> None:
     assert math.isfinite(found.scores["frechet_distance"].value)
     many = compare_sets(rows(400, 200, 2), rows(400, 200, 1), splits=2)
     assert many.num_axes == COMPONENTS
+
+
+def test_the_axes_are_those_of_the_real_images_alone() -> None:
+    synthetic, real, test = rows(60, 90, 2), rows(80, 90, 1), rows(60, 90, 3)
+    found = compare_sets(synthetic, real, test, standardised=False, splits=1)
+    axes = linalg.eigh(np.cov(real.rows, rowvar=False))[1][:, -15:]
+    assert found.num_axes == 15
+    for side, value in (
+        (synthetic, found.scores["frechet_distance"].value),
+        (test, found.scores["frechet_distance"].floor),
+    ):
+        assert value == pytest.approx(frechet_distance(real.rows @ axes, side.rows @ axes), rel=1e-8)
 
 
 def test_few_images_have_a_kernel_distance_alone() -> None:
@@ -161,6 +173,9 @@ def test_both_sides_beside_a_test_set_are_of_as_many_images() -> None:
     found = against_test(score, np.zeros((9, 1)), np.ones((20, 1)), np.full((7, 1), 3.0), splits=3)
     assert seen == [(9, 7)] * 6
     assert (found["mean"].value, found["mean"].floor) == (1, 3)
+    seen.clear()
+    against_test(score, np.zeros((9, 1)), np.ones((4, 1)), np.full((7, 1), 3.0), splits=1)
+    assert seen == [(9, 4)] * 2
 
 
 @pytest.mark.parametrize(
@@ -288,6 +303,13 @@ def test_what_is_known_is_not_computed_again_and_what_was_stopped_goes_on(
     assert len(calls) == 2
     compare(pairs=0, window=(-100, 100))
     assert len(calls) == 2 + 42
+
+
+def test_another_image_of_the_same_name_is_read_anew(sets: dict[str, Path], tmp_path: Path) -> None:
+    place = folder(tmp_path / "own", 4, 700)
+    first = likeness(place, sets["real"], out=tmp_path, pairs=0)
+    folder(place, 4, 700, bright=100)
+    assert likeness(place, sets["real"], out=tmp_path, pairs=0).to_json()["scores"] != first.to_json()["scores"]
 
 
 def test_a_damaged_memory_is_made_anew(sets: dict[str, Path], tmp_path: Path) -> None:

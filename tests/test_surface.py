@@ -19,9 +19,9 @@ from medgan.cli import app
 
 NAMES = [
     "Grid", "MedganError", "Synthesis", "Volume", "__version__",
-    "audit", "cache", "compare", "convert", "deidentify", "demo", "evaluate", "export", "import_weights", "index",
-    "inspect", "project", "pull", "push", "read", "report", "sample", "select", "serve_dicom", "train", "translate",
-    "utility", "write",
+    "audit", "cache", "compare", "convert", "deidentify", "demo", "evaluate", "export", "gamma", "import_weights",
+    "index", "inspect", "likeness", "project", "pull", "push", "read", "report", "sample", "select", "serve_dicom",
+    "train", "translate", "utility", "write",
 ]  # fmt: skip
 COMMANDS = {
     "audit": [
@@ -45,12 +45,19 @@ COMMANDS = {
         "--json",
     ],
     "export": ["run_folder", "--share"],
+    "gamma": [
+        "evaluated", "reference", "--mask", "--dose", "--distance", "--cutoff", "--local", "--out", "--json",
+    ],
     "import-weights": ["weights", "overrides", "--config", "--back", "--arch", "--out"],
     "index": [
         "folder", "--a", "--b", "--contrast", "--image", "--mask", "--out", "--fractions", "--split", "--seed",
         "--patients", "--conditions", "--unpaired",
     ],
     "inspect": ["path", "--identity", "--lint", "--source", "--json"],
+    "likeness": [
+        "synthetic", "real", "--features", "--patients", "--real-test", "--window", "--seed", "--device", "--out",
+        "--json",
+    ],
     "project": ["run_folder", "table", "--out", "--split", "--num", "--steps", "--device", "--json"],
     "pull": [
         "peer", "out", "--patient", "--study", "--series", "--accession", "--modality", "--date", "--list",

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from medgan.cli.base import AsJson, app, printed
+from medgan.cli.base import AsJson, Device, app, printed
 
-__all__ = ["compare", "evaluate"]
+__all__ = ["compare", "evaluate", "gamma", "likeness"]
 
 Range = tuple[float, float]
 _PLACE = "a volume, a folder of them by case, or a rule such as 'out/{case}/ct.nii.gz'"
@@ -73,4 +73,47 @@ def compare(
 
     choices: dict[str, Any] = {"missing": missing, "seed": seed, "out": out}
     done = run(methods, ref=ref, mask=mask, preset=preset, metrics=metric or None, **choices)
+    printed(done.to_json(), done.describe(), as_json)
+
+
+@app.command()
+def likeness(
+    synthetic: Annotated[Path, typer.Argument(help="Volumes or pictures: a folder, a rule or a cases table.")],
+    real: Annotated[Path, typer.Argument(help="Real ones, likewise; they need not be of the same patients.")],
+    features: Annotated[
+        list[str] | None, typer.Option(help="radiomic, deepbet, efficientnet-lite0, or a network's file; repeatable.")
+    ] = None,
+    patients: Annotated[Path | None, typer.Option(help="CSV case,patient, where names do not tell.")] = None,
+    real_test: Annotated[Path | None, typer.Option(help="Real images of others, to stand beside.")] = None,
+    window: Annotated[Range | None, typer.Option(help="Low and high that features see, in the images' unit.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder for likeness.json and features; taken up again.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a set of synthetic images with real ones, unpaired: distances and coverage beside their floors."""
+    from medgan.likeness import likeness as run
+
+    choices: dict[str, Any] = {"patients": patients, "real_test": real_test, "window": window, "seed": seed}
+    done = run(synthetic, real, features=features or ("radiomic",), device=device, out=out, **choices)
+    printed(done.to_json(), done.describe(), as_json)
+
+
+@app.command()
+def gamma(
+    evaluated: Annotated[Path, typer.Argument(help="The dose that is judged: RT dose, NIfTI, MetaImage or NRRD.")],
+    reference: Annotated[Path, typer.Argument(help="The dose that it is held against, on the same grid.")],
+    mask: Annotated[Path | None, typer.Option(help="Where it counts.")] = None,
+    dose: Annotated[float, typer.Option(help="% of the greatest reference dose, or of the local one.")] = 3.0,
+    distance: Annotated[float, typer.Option(help="mm.")] = 3.0,
+    cutoff: Annotated[float, typer.Option(help="% of the greatest reference dose below which none counts.")] = 10.0,
+    local: Annotated[bool, typer.Option("--local", help="Dose differences in % of the local dose.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A .nii.gz for the map of gamma.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two doses by the gamma index."""
+    from medgan.gamma import gamma as run
+
+    criteria: dict[str, Any] = {"dose_percent": dose, "distance_mm": distance, "cutoff_percent": cutoff, "local": local}
+    done = run(evaluated, reference, mask=mask, out=out, **criteria)
     printed(done.to_json(), done.describe(), as_json)
