@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medgan.errors import InputError
 from medgan.evaluate import Row, evaluate
 from medgan.metrics.regions import HU_REGIONS, Region, parse_region
-from medgan.prep import in_contract_unit
 from medgan.processes import is_first
-from medgan.report.evaluation import CaseImages, CaseVolumes, evaluation_report, read_case
+from medgan.report.evaluation import CaseImages, evaluation_report
+from medgan.report.paper import paper_tables
 from medgan.results import failures
-from medgan.run import open_run
 from medgan.scoring import SCORED
 
 __all__ = ["Judged", "judge", "report_of"]
@@ -79,7 +78,7 @@ def judge(
 
 
 def report_of(out: Path) -> Path:
-    """Write `report.html` beside the results that `evaluate` wrote into a folder.
+    """Write `report.html`, and tables for a paper as CSV and LaTeX, beside the results that `evaluate` wrote into a folder.
 
     Raises:
         InputError: if an image cannot be read any more.
@@ -89,21 +88,8 @@ def report_of(out: Path) -> Path:
     cases = [_images(row["case"], record["files"][row["case"]]) for row in record["rows"] if row["status"] == SCORED]
     facts = {"versions": record["versions"], "schema": record["schema"], "sha256": record["sha256"]}
     settings = {name: value for name, value in record["settings"].items() if value not in (None, [], "")}
-    load = _in_unit_of(record["settings"]["run"])
-    return evaluation_report(record["rows"], cases, out / "report.html", provenance=facts, settings=settings, load=load)
-
-
-def _in_unit_of(run: str | None) -> Callable[[CaseImages], CaseVolumes]:
-    """A reader of cases that brings references to the unit in which they were scored."""
-    if run is None:
-        return read_case
-    target = open_run(Path(run)).config.prep.b
-
-    def load(images: CaseImages) -> CaseVolumes:
-        volumes = read_case(images)
-        return replace(volumes, ref=in_contract_unit(volumes.ref, target))
-
-    return load
+    paper_tables(record["rows"], out)
+    return evaluation_report(record["rows"], cases, out / "report.html", provenance=facts, settings=settings)
 
 
 def _images(case: str, files: Mapping[str, str]) -> CaseImages:

@@ -471,6 +471,13 @@ def test_stored_types_do_not_wrap_round(dtype: Any) -> None:
     assert scores[2] == pytest.approx(scores[1], rel=0, nan_ok=True)
 
 
+def test_images_may_lie_in_memory_each_in_its_own_way() -> None:
+    pred, ref, mask = textured((12, 13, 14))
+    mixed = np.asfortranarray(pred), ref[::-1].copy()[::-1], np.ascontiguousarray(mask.T).T
+    expected = PRESETS["full"].score(pred, ref, mask, spacing_mm=SPACING)
+    assert PRESETS["full"].score(*mixed, spacing_mm=SPACING) == pytest.approx(expected, rel=1e-12, nan_ok=True)
+
+
 @pytest.mark.parametrize("metric", NEW)
 def test_arrays_that_do_not_fit_are_refused(metric: Any) -> None:
     cube = np.zeros((8, 8, 8))

@@ -14,7 +14,6 @@ from medgan.report.tables import MISSING
 
 __all__ = ["latex", "paper_tables"]
 
-_STATISTICS = ("n", "num_undefined", "mean", "ci95_low", "ci95_high", "sd", "median", "q1", "q3", "min", "max")
 _KEPT = ("case", "patient", "status", "preset", "unit", "num_voxels", "mask", "note")
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -60,11 +59,14 @@ def paper_tables(rows: Sequence[Row], out: Path | str) -> tuple[Path, Path, Path
     summary = summarise(rows)
     columns = columns_of(summary, rows)
     names = [name for name in _KEPT if any(name in row for row in rows)]
+    statistics = list(dict.fromkeys(key for numbers in summary.values() for key in numbers))
     cases = [[row.get(name) for name in (*names, *summary)] for row in rows]
     folder = Path(out)
     return (
         _written_csv(
-            folder / "summary.csv", ("metric", "label", "unit", "better", *_STATISTICS), _lines(summary, columns)
+            folder / "summary.csv",
+            ("metric", "label", "unit", "better", *statistics),
+            _lines(summary, columns, statistics),
         ),
         _written(folder / "summary.tex", _table(summary_rows(summary, columns), rows)),
         _written_csv(folder / "cases.csv", (*names, *summary), cases),
@@ -81,10 +83,10 @@ def latex(text: str) -> str:
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
-def _lines(summary: Summary, columns: Sequence[Column]) -> Iterable[list[Any]]:
+def _lines(summary: Summary, columns: Sequence[Column], statistics: Sequence[str]) -> Iterable[list[Any]]:
     for column in columns:
         numbers: Mapping[str, Any] = summary[column.name]
-        yield [column.name, column.label, column.unit, column.told, *(numbers[key] for key in _STATISTICS)]
+        yield [column.name, column.label, column.unit, column.told, *(numbers[key] for key in statistics)]
 
 
 def _table(lines: Sequence[SummaryRow], rows: Sequence[Row]) -> str:
