@@ -78,7 +78,7 @@ def judge(
 
 
 def report_of(out: Path) -> Path:
-    """Write `report.html`, and tables for a paper as CSV and LaTeX, beside the results that `evaluate` wrote into a folder.
+    """Write `report.html`, and tables for a paper (CSV, LaTeX), beside the results that `evaluate` wrote.
 
     Raises:
         InputError: if an image cannot be read any more.

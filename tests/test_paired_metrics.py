@@ -138,8 +138,8 @@ def test_ms_ssim_of_a_volume_that_is_too_small_is_undefined_and_said_to_be() -> 
     assert ms_ssim_2003(cube, cube, axis=1) == pytest.approx(1)
     assert np.isnan(ms_ssim_2003(cube[:175], cube[:175], axis=1))
     notes = PRESETS["wang2004"].notes(cube, cube)
-    assert "MS-SSIM of wang2004 in 3-D is undefined: 176 voxels an axis, seen 176 × 20 × 176" in notes
-    assert "MS-SSIM of wang2004 in slices is undefined: 176 voxels an axis, seen 176 × 20" in notes
+    assert "MS-SSIM of wang2004 in 3-D is undefined: it needs 176 voxels an axis, seen 176 × 20 × 176" in notes
+    assert "MS-SSIM of wang2004 in slices is undefined: it needs 176 voxels an axis, seen 176 × 20" in notes
     assert not any(note.startswith("SSIM") for note in notes)
     with pytest.raises(InputError, match="1 to 5 scales; seen 6"):
         ms_ssim_2003(cube, cube, num_scales=6)

@@ -119,7 +119,7 @@ def _too_small(pair: Pair) -> Iterator[str]:
         for what, axes in {"in 3-D": shape, "in slices": shape[:_AXIAL]}.items():
             if min(axes) < smallest_axis(num_scales):
                 seen = " × ".join(map(str, axes))
-                yield f"{name} of wang2004 {what} is undefined: {smallest_axis(num_scales)} voxels an axis, seen {seen}"
+                yield f"{name} of wang2004 {what} is undefined: it needs {smallest_axis(num_scales)} voxels an axis, seen {seen}"
 
 
 def _rescued_2023(pair: Pair) -> Iterator[str]:
