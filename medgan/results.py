@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import scipy
 
 from medgan import __version__
 from medgan.atomic import replacing
-from medgan.errors import InputError
+from medgan.errors import InputError, OutputError
 from medgan.metrics.measures import MEASURES, measure
 from medgan.metrics.statistics import summary
 from medgan.processes import place
@@ -219,13 +219,23 @@ def _parsed(line: str) -> dict[str, Any]:
     return told if isinstance(told, dict) and told.keys() == {"key", "row", "sha256", "files"} else {}
 
 
-def remember(out: Path, scored: Iterable[Scored]) -> Iterable[Scored]:
-    """Pass on what is scored, each written down before the next begins; every process of a job has its own file."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / f"rows{place().rank or ''}.jsonl").open("a", encoding="utf-8") as file:
-        file.write("\n")  # what was killed may have left half a line
-        for one in scored:
-            line = {"key": one.key, "row": one.row, "sha256": dict(one.sha256), "files": dict(one.files)}
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-            yield one
+def remember(out: Path, scored: Iterable[Scored]) -> Iterator[Scored]:
+    """Pass on what is scored, each written down before the next begins; every process of a job has its own file.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    file = out / f"rows{place().rank or ''}.jsonl"
+    for one in scored:
+        line = {"key": one.key, "row": one.row, "sha256": dict(one.sha256), "files": dict(one.files)}
+        _append(file, "\n" + json.dumps(line, allow_nan=False) + "\n")  # what was killed may have left half a line
+        yield one
+
+
+def _append(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise OutputError(f"{file}: cannot be written ({error.strerror or error}); choose another place") from error

@@ -585,12 +585,12 @@ PLACES = [
     Bad(
         "scores where nobody may write",
         "evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --out /sys/medgan",
-        r"/sys/medgan/metrics\.json: cannot be written \(.*\); choose",
+        r"/sys/medgan/rows\.jsonl: cannot be written \(.*\); choose",
     ),
     Bad(
         "scores below a file",
         "evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --out {bad}/file",
-        r"bad/file/metrics\.json: cannot be written \(.*\); choose",
+        r"bad/file/rows\.jsonl: cannot be written \(.*\); choose",
         text("file", "x"),
     ),
     Bad("a demo where nobody may write", "demo --out /sys/medgan", r"/sys/medgan.*: cannot be written \(.*\); choose"),
@@ -650,7 +650,7 @@ SCORES = [
     Bad(
         "an unknown preset",
         "evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --preset mine",
-        r"preset 'mine' is unknown \(accepted: synthrad2023, synthrad2025\)",
+        r"preset 'mine' is unknown \(accepted: synthrad2023, synthrad2025, .*, full\)",
     ),
     Bad(
         "no case in both",
@@ -683,7 +683,7 @@ SCORES = [
         "two units",
         "evaluate {bad}/x.nii.gz {good}/p0_ct.nii.gz",
         r"the prediction is in Bq/ml, the reference in HU; convert",
-        volume("x.nii.gz", lambda v: v.with_array(v.array, unit="Bq/ml", modality="PT")),
+        volume("x.nii.gz", lambda v: v.with_array(v.array, unit="Bq/ml", modality="")),
     ),
     Bad("a range upside down", "evaluate {good}/p0_mr.nii.gz {good}/p0_mr.nii.gz --range 5 1", r"range.*5.*1"),
     Bad("a range of no numbers", "evaluate {good}/p0_mr.nii.gz {good}/p0_mr.nii.gz --range nan 1", r"range.*nan"),

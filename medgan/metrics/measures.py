@@ -74,6 +74,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("wepl_mae", "WEPL error", "mm", "lower"),
             Measure("wepl_bias", "WEPL bias", "mm", "zero"),
             Measure("range_error", "Range error", "mm", "lower"),
+            Measure("range_error_percent", "Range error", "%", "lower"),
             Measure("gamma_pass", "Gamma pass rate", "%", "higher"),
             Measure("gamma_mean", "Mean gamma", "", "lower"),
             Measure("slice_roughness", "Slice roughness", "", "one"),

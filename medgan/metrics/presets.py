@@ -117,9 +117,9 @@ def _too_small(pair: Pair) -> Iterator[str]:
     shape = [pair.ref.shape[pair.order.index(axis)] for axis in range(3)]
     for name, num_scales in {"SSIM": 1, "MS-SSIM": 5}.items():
         for what, axes in {"in 3-D": shape, "in slices": shape[:_AXIAL]}.items():
-            if min(axes) < smallest_axis(num_scales):
-                seen = " × ".join(map(str, axes))
-                yield f"{name} of wang2004 {what} is undefined: it needs {smallest_axis(num_scales)} voxels an axis, seen {seen}"
+            fewest, seen = smallest_axis(num_scales), " × ".join(map(str, axes))
+            if min(axes) < fewest:
+                yield f"{name} of wang2004 {what} is undefined: it needs {fewest} voxels an axis, seen {seen}"
 
 
 def _rescued_2023(pair: Pair) -> Iterator[str]:
