@@ -683,7 +683,7 @@ SCORES = [
         "two units",
         "evaluate {bad}/x.nii.gz {good}/p0_ct.nii.gz",
         r"the prediction is in Bq/ml, the reference in HU; convert",
-        volume("x.nii.gz", lambda v: v.with_array(v.array, unit="Bq/ml", modality="")),
+        volume("x.nii.gz", lambda v: v.with_array(v.array, unit="Bq/ml", modality="CT")),
     ),
     Bad("a range upside down", "evaluate {good}/p0_mr.nii.gz {good}/p0_mr.nii.gz --range 5 1", r"range.*5.*1"),
     Bad("a range of no numbers", "evaluate {good}/p0_mr.nii.gz {good}/p0_mr.nii.gz --range nan 1", r"range.*nan"),

@@ -159,7 +159,7 @@ WRITERS = {
     "a series": ("translate {good}/run {good}/mr {bad}/o", 1000, r"bad/o: cannot be written \(File too large\)"),
     "a table": ("translate {good}/run {good}/cases.csv {bad}/o --split test", 900, r"p4\.(nii\.gz|json): cannot be"),
     "a conversion": ("convert {good}/mr {bad}/o.nii", 2000, r"o\.(nii|json): cannot be written \(File too large\)"),
-    "scores": ("evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --out {bad}/o", 500, r"o/(rows\.jsonl|metrics\.json): cannot be"),
+    "scores": ("evaluate {good}/p0_ct.nii.gz {good}/p0_ct.nii.gz --out {bad}/o", 500, r"o/\w+\.jsonl?: cannot be"),
     "an index": ("index {good} --a {{patient}}_mr.nii.gz --b {{patient}}_ct.nii.gz --out {bad}/c.csv", 99, r"c\.csv: "),
     "a run": ("train {good}/tiny.yaml --out {bad}/run --device cpu", 500, r"bad/run: cannot be written"),
     "weights": ("train {good}/tiny.yaml --out {bad}/run --device cpu", 30_000, r"weights\.safetensors: cannot be"),
