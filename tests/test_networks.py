@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +21,7 @@ from torch.nn import functional as F
 
 from medgan.errors import InputError
 from medgan.metrics import networks, pretrained
-from medgan.metrics.networks import BUILT_IN, ImageFeatures, OfImages, Radiomic, image_features
+from medgan.metrics.networks import BUILT_IN, OfImages, Radiomic, image_features
 from medgan.metrics.pretrained import DeepBet, EfficientNetLite, Onnx
 from medgan.metrics.radiomics import NAMES, Discretisation, radiomics
 
@@ -308,68 +307,112 @@ def test_a_package_without_its_file_is_to_be_installed_anew(monkeypatch: pytest.
         image_features("deepbet")
 
 
-# --- ONNX, by a stand-in where the runtime is not installed -----------------------------------------------------------
+# --- ONNX -------------------------------------------------------------------------------------------------------------
 
 
-class Failure(Exception):
-    """As onnxruntime has its own, without a base of its own."""
-
-
-def runtime(run: Callable[[Array], Array], shape: list[Any]) -> Any:
-    """What `medgan.metrics.pretrained.Onnx` asks of onnxruntime."""
-
-    def session(path: str, providers: list[str]) -> Any:
-        assert providers == ["CPUExecutionProvider"]
-        if Path(path).read_bytes() != b"onnx":
-            raise Failure("bad protobuf\nno graph")
-        inputs = [SimpleNamespace(name="image", shape=shape)]
-        return SimpleNamespace(get_inputs=lambda: inputs, run=lambda _, fed: [run(fed["image"])])
-
-    state = SimpleNamespace(InvalidArgument=Failure, number=3)
-    capi = SimpleNamespace(onnxruntime_pybind11_state=state)
-    return SimpleNamespace(
-        InferenceSession=session, get_available_providers=lambda: ["CPUExecutionProvider"], capi=capi
+def save_onnx(path: Path, shape: list[Any], channels: int = 1, *, pooled: bool = True, inputs: int = 1) -> Array:
+    """Write a convolution, its mean over the image and, unless `pooled` is not asked for, rows of it; the weights."""
+    onnx = pytest.importorskip("onnx")
+    floats = onnx.TensorProto.FLOAT
+    weights = np.random.default_rng(0).standard_normal((5, channels, *(3,) * (len(shape) - 2))).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Conv", ["image0", "weights"], ["response"]),
+        onnx.helper.make_node("GlobalAveragePool", ["response"], ["mean"]),
+        onnx.helper.make_node("Flatten" if pooled else "Identity", ["mean"], ["features"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "net",
+        [onnx.helper.make_tensor_value_info(f"image{number}", floats, shape) for number in range(inputs)],
+        [onnx.helper.make_tensor_value_info("features", floats, None)],
+        [onnx.numpy_helper.from_array(weights, "weights")],
     )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
+    return weights
 
 
-def onnx(path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[[Array], Array], shape: list[Any]) -> ImageFeatures:
-    monkeypatch.setitem(sys.modules, "onnxruntime", runtime(run, shape))
-    path.write_bytes(b"onnx")
-    return image_features(str(path))
+def mean_response(weights: Array, x: Array) -> Array:
+    """(5,): of an image (C, X, Y[, Z]) to each filter where it fits, by SciPy."""
+    inner = (slice(1, -1),) * (x.ndim - 1)
+    each = [[ndimage.correlate(part, kernel)[inner] for part, kernel in zip(x, one, strict=True)] for one in weights]
+    return np.array([np.sum(one, axis=0).mean() for one in each])
 
 
-def test_an_onnx_network_sees_what_its_input_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def run(x: Array) -> Array:
-        assert x.dtype == np.float32
-        assert x.shape[1:] == (3, 12, 12)
-        return x.mean(axis=(2, 3))
+@pytest.mark.parametrize(
+    ("shape", "channels"),
+    [
+        (["n", 1, "x", "y"], 1),
+        (["n", 3, "x", "y"], 3),
+        ([1, 1, "x", "y"], 1),
+        (["n", "c", 14, 12], 1),
+        (["n", 1, "x", "y", "z"], 1),
+    ],
+)
+def test_an_onnx_network_sees_what_its_input_tells(shape: list[Any], channels: int, tmp_path: Path) -> None:
+    weights = save_onnx(tmp_path / "net.onnx", shape, channels)
+    image = head(12, 14, 10)
+    features = image_features(str(tmp_path / "net.onnx"), every=1)
+    found = features(image, (0, 600), (1, 1, 1))
+    x = (np.clip(image, 0, 600) / 300 - 1).astype(np.float64)
+    seen = [x] if len(shape) == 5 else list(x[::-1, ::-1].transpose(2, 1, 0))
+    rows = [mean_response(weights, np.stack([one] * channels)) for one in seen]
+    assert (features.name, found.shape, found.dtype) == ("net", (1, 5), np.float64)
+    np.testing.assert_allclose(found[0], np.mean(rows, axis=0), atol=1e-5)
 
-    features = onnx(tmp_path / "net.onnx", monkeypatch, run, ["batch", 3, 12, 12])
-    found = features(head(12, 12, 4), (0, 600), (1, 1, 1))
-    assert (features.name, found.shape, found.dtype) == ("net", (1, 3), np.float64)
+
+def test_an_onnx_network_is_that_of_torchscript(tmp_path: Path) -> None:
+    weights = save_onnx(tmp_path / "net.onnx", ["n", 1, "x", "y"])
+    net = Net(2, 1)
+    net.load_state_dict({"conv.weight": torch.from_numpy(weights), "conv.bias": torch.zeros(5)})
+    torch.jit.script(net).save(str(tmp_path / "net.pt"))
+    image = head(40, 30, 70)  # more slices than go through at once
+    found = [
+        image_features(str(tmp_path / name), slices="each", every=2)(image, (0, 600), (1, 1, 1))
+        for name in ("net.onnx", "net.pt")
+    ]
+    assert found[0].shape == (35, 5)
+    np.testing.assert_allclose(*found, atol=1e-6)
 
 
-def test_an_onnx_network_that_fails_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fail(_: Array) -> Array:
-        raise Failure("first line\nwrong size")
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"shape": ["n", 1, 32, 32]}, r"does not take images of \(1, 12, 12\) \(.*Got: 12 Expected: 32"),
+        ({"shape": [7, 1, "x", "y"]}, "Got: 4 Expected: 7"),
+        ({"shape": ["n", "c", "x", "y"], "channels": 3}, "does not take images of .*kernel channels: 3"),
+        ({"shape": ["n", 1, "x", "y"], "pooled": False}, r"returns \(4, 5, 1, 1\) for 4 images; features are"),
+        ({"shape": ["n", 1, "x"]}, r"its inputs are \['n', 1, 'x'\]; accepted is one image"),
+        ({"shape": ["n", 1, "x", "y"], "inputs": 2}, r"its inputs are .* and .*; accepted is one image"),
+    ],
+)
+def test_an_onnx_network_that_does_not_fit_is_refused(
+    how: dict[str, Any], told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save_onnx(tmp_path / "net.onnx", **how)
+    with pytest.raises(InputError, match=told):
+        image_features(str(tmp_path / "net.onnx"), every=1)(head(12, 12, 4), (0, 600), (1, 1, 1))
+    assert capfd.readouterr() == ("", "")  # the runtime prints errors in red, unless told not to
 
-    for run, told in (
-        (fail, "does not take images of .* \\(wrong size\\)"),
-        (lambda x: x, "features are \\(N, d\\)"),
-        (lambda x: x.mean(axis=(2, 3)) * np.nan, "not finite"),
-    ):
-        features = onnx(tmp_path / "net.onnx", monkeypatch, run, [None, 1, None, None])
-        with pytest.raises(InputError, match=told):
-            features(head(12, 12, 4), (0, 600), (1, 1, 1))
-    (tmp_path / "net.onnx").write_bytes(b"text")
-    with pytest.raises(InputError, match="no ONNX network that onnxruntime can run \\(no graph\\)"):
+
+def test_features_of_an_onnx_network_are_finite(tmp_path: Path) -> None:
+    save_onnx(tmp_path / "net.onnx", ["n", 1, "x", "y"])
+    with pytest.raises(InputError, match="returns numbers that are not finite"):
+        Onnx(tmp_path / "net.onnx")(torch.full((2, 1, 8, 8), math.nan))
+
+
+@pytest.mark.parametrize("content", [b"", b"text"])
+def test_a_file_that_is_no_onnx_network_is_refused(content: bytes, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "net.onnx").write_bytes(content)
+    with pytest.raises(InputError, match=r"net\.onnx: no ONNX network that onnxruntime can run \(Load model"):
         image_features(str(tmp_path / "net.onnx"))
 
 
 def test_without_the_runtime_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     (tmp_path / "net.onnx").write_bytes(b"onnx")
-    with pytest.raises(InputError, match="need onnxruntime: pip install onnxruntime"):
+    with pytest.raises(InputError, match=r"need onnxruntime: pip install medgan\[onnx\]"):
         Onnx(tmp_path / "net.onnx")
 
 

@@ -22,6 +22,7 @@ __all__ = ["DeepBet", "EfficientNetLite", "Onnx", "sha256_of"]
 
 Floats = npt.NDArray[np.float64]
 _EXTRA = "pip install medgan[features]"
+_ONNX_EXTRA = "pip install medgan[onnx]"
 _AT_ONCE = 16  # slices that go through a network together
 _LITE_SIDES = {f"efficientnet-lite{number}": side for number, side in enumerate((224, 240, 260, 280, 300))}
 
@@ -127,7 +128,8 @@ class Onnx:
     """Features of a network saved as ONNX; it is called by the name of its file.
 
     Args:
-        path: the file. The network takes (N, C, X, Y[, Z]) float32 in [-1, 1] and returns (N, d), finite.
+        path: the file. The network takes (N, C, X, Y[, Z]) float32 in [-1, 1], of any N or of 1, and its first output
+            is (N, d), finite.
         device: `cpu`, or for another one what onnxruntime has.
 
     Raises:
@@ -135,19 +137,21 @@ class Onnx:
     """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
-        runtime = _module("onnxruntime", f"{path}: ONNX networks need onnxruntime: pip install onnxruntime")
+        runtime = _module("onnxruntime", f"{path}: ONNX networks need onnxruntime: {_ONNX_EXTRA}")
         providers = runtime.get_available_providers() if torch.device(device).type != "cpu" else []
         self.path, self.name = path, path.stem
         self._failures = _failures_of(runtime)
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # it raises what it would print
         try:
-            self._session = runtime.InferenceSession(str(path), providers=providers or ["CPUExecutionProvider"])
+            self._session = runtime.InferenceSession(str(path), options, providers or ["CPUExecutionProvider"])
         except self._failures as error:
-            raise InputError(f"{path}: no ONNX network that onnxruntime can run ({_last_line(error)})") from error
-        (self._input, *others) = self._session.get_inputs()
-        if others or len(self._input.shape) not in (4, 5):
-            raise InputError(
-                f"{path}: takes {len(others) + 1} inputs, the first {self._input.shape}; accepted is one image"
-            )
+            raise InputError(f"{path}: no ONNX network that onnxruntime can run ({_told_by(error)})") from error
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) not in (4, 5):
+            seen = " and ".join(str(one.shape) for one in inputs) or "none"
+            raise InputError(f"{path}: its inputs are {seen}; accepted is one image, (N, C, X, Y) or (N, C, X, Y, Z)")
+        self._input = inputs[0]
 
     @property
     def first_filter(self) -> tuple[int, ...]:
@@ -161,18 +165,19 @@ class Onnx:
         Raises:
             InputError: if the network does not take such images, or returns anything but finite (N, d).
         """
-        images = [part.float().cpu().numpy() for part in torch.split(x, _AT_ONCE)]
+        at_once = 1 if self._input.shape[0] == 1 else _AT_ONCE
+        return np.concatenate([self._rows(part.float().cpu().numpy()) for part in torch.split(x, at_once)])
+
+    def _rows(self, images: npt.NDArray[np.float32]) -> Floats:
         try:
-            rows = [self._session.run(None, {self._input.name: np.ascontiguousarray(part)})[0] for part in images]
+            found = np.asarray(self._session.run(None, {self._input.name: np.ascontiguousarray(images)})[0])
         except self._failures as error:
-            raise InputError(
-                f"{self.path}: does not take images of {tuple(x.shape[1:])} ({_last_line(error)})"
-            ) from error
-        if any(found.ndim != 2 or len(found) != len(part) for found, part in zip(rows, images, strict=True)):
-            raise InputError(f"{self.path}: returns {rows[0].shape} for {len(images[0])} images; features are (N, d)")
-        if not all(np.isfinite(found).all() for found in rows):
+            raise InputError(f"{self.path}: does not take images of {images.shape[1:]} ({_told_by(error)})") from error
+        if found.ndim != 2 or len(found) != len(images):
+            raise InputError(f"{self.path}: returns {found.shape} for {len(images)} images; features are (N, d)")
+        if not np.isfinite(found).all():
             raise InputError(f"{self.path}: returns numbers that are not finite")
-        return np.concatenate(rows).astype(np.float64)
+        return found.astype(np.float64)
 
 
 def _square(x: Tensor) -> Tensor:
@@ -237,8 +242,9 @@ def _failures_of(runtime: Any) -> tuple[type[Exception], ...]:
     return (RuntimeError, ValueError, *(kind for kind in own if issubclass(kind, Exception)))
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+def _told_by(error: Exception) -> str:
+    """What onnxruntime says, in one line and without its codes."""
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
 
 
 def sha256_of(path: Path) -> str:
