@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import jsonschema
 import numpy as np
@@ -14,6 +15,7 @@ from medgan import Grid, Volume, evaluate, write
 from medgan import evaluate as evaluate_function
 from medgan.errors import GeometryError, InputError
 from medgan.metrics.regions import Region
+from medgan.metrics.slices import slice_jump, slice_roughness
 from medgan.prep import resample
 from medgan.results import failures, summarise
 from medgan.scoring import Scoring, score
@@ -264,3 +266,21 @@ def test_segmentations_have_columns_by_label(study: Path) -> None:
     assert [row["dice_spleen"] for row in rows] == [1, 1, None, 1]
     assert rows[1]["hd95_liver"] > rows[0]["hd95_liver"] == 0
     assert "no segmentation" in rows[2]["note"]
+
+
+# --- consistency of slices --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_are_the_same_in_slabs_and_beside_nothing(
+    order: Literal["C", "F"], axis: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plane by plane the sums are those of the whole, and what lies outside the mask is not looked at."""
+    rng = np.random.default_rng(0)
+    pred, ref = (np.asarray(rng.normal(0, 100, (9, 8, 7)), order=order) for _ in range(2))
+    mask = rng.random(ref.shape) < 0.7
+    whole = [metric(pred, ref, mask, axis) for metric in (slice_roughness, slice_jump)]
+    monkeypatch.setattr("medgan.metrics.pairs._SLAB_VOXELS", 1)
+    holed = [np.where(mask, image, hole) for image, hole in ((pred, np.nan), (ref, np.inf))]
+    assert [metric(*holed, mask, axis) for metric in (slice_roughness, slice_jump)] == pytest.approx(whole, rel=1e-12)

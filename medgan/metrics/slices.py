@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from medgan.errors import GeometryError
+from medgan.metrics.pairs import Array, Pair
 
 __all__ = ["slice_jump", "slice_roughness"]
-
-Array = npt.NDArray[Any]
 
 
 def slice_roughness(pred: Array, ref: Array, mask: Array | None = None, axis: int = 2) -> float:
@@ -31,15 +28,19 @@ def slice_roughness(pred: Array, ref: Array, mask: Array | None = None, axis: in
 
     Raises:
         GeometryError: if the shapes differ.
+        InputError: if the mask is empty.
 
     Example:
         >>> ref = np.add.outer(np.add.outer(np.arange(4.0), np.arange(4.0)), np.arange(4.0))
         >>> slice_roughness(ref + [0, 2, 0, 2], ref)  # across slices steps of 3, -1, 3 against 1, 1, 1
         2.3333333333333335
     """
-    inside = _checked(pred, ref, mask)
-    across = _roughness(pred, ref, inside, [axis])
-    within = _roughness(pred, ref, inside, [other for other in range(3) if other != axis])
+    pair, changes = Pair.of(pred, ref, mask), np.zeros((3, 2))
+    for slab in _slabs(pair):
+        for along in range(3):
+            steps, _ = slab.steps(along)
+            changes[pair.order[along]] += np.abs(steps, out=steps).sum(axis=(1, 2, 3))
+    across, within = _ratio(changes[axis]), _ratio(np.delete(changes, axis, axis=0).sum(axis=0))
     return across / within if within > 0 else float("nan")
 
 
@@ -58,36 +59,65 @@ def slice_jump(pred: Array, ref: Array, mask: Array | None = None, axis: int = 2
 
     Raises:
         GeometryError: if the shapes differ.
+        InputError: if the mask is empty.
 
     Example:
         >>> ref = np.arange(12.0).reshape(2, 2, 3)
         >>> slice_jump(ref + [5, 9, 7], ref)  # jumps of 4 and 2
         3.0
     """
-    jumps = [abs(float((made - real).mean())) for made, real in _steps(pred, ref, _checked(pred, ref, mask), axis)]
-    return float(np.mean(jumps)) if jumps else float("nan")
+    pair = Pair.of(pred, ref, mask)
+    along, (totals, counts) = pair.order.index(axis % 3), np.zeros((2, ref.shape[axis]))
+    for slab in _slabs(pair):
+        steps, both = slab.steps(along)
+        planes = slab.planes(along, len(both))
+        totals[planes] += (steps[0] - steps[1]).sum(axis=(1, 2))
+        counts[planes] += np.count_nonzero(both, axis=(1, 2))
+    jumps = np.abs(totals[counts > 0] / counts[counts > 0])
+    return float(jumps.mean()) if jumps.size else float("nan")
 
 
-def _roughness(pred: Array, ref: Array, inside: Array, axes: Sequence[int]) -> float:
-    """How much more than the reference a prediction changes along some axes."""
-    sums = [np.abs(pair).sum(axis=1) for axis in axes for pair in _steps(pred, ref, inside, axis)]
-    made, real = np.sum(sums, axis=0) if sums else (0.0, 0.0)
-    return float(made / real) if real else float("nan")
+def _ratio(changes: Array) -> float:
+    """How much more than the reference a prediction changes."""
+    return float(changes[0] / changes[1]) if changes[1] else float("nan")
 
 
-def _steps(pred: Array, ref: Array, inside: Array, axis: int) -> Iterator[Array]:
-    """From each plane across an axis to the next: (2, N), the steps of both images where both are in the mask."""
-    p, r, kept = (np.moveaxis(image, axis, 0) for image in (pred, ref, inside))
-    for k in range(len(kept) - 1):
-        both = kept[k] & kept[k + 1]
-        if both.any():
-            yield np.stack([image[k + 1][both].astype(np.float64) - image[k][both] for image in (p, r)])
+@dataclass(frozen=True)
+class _Slab:
+    """Some planes across the first axis of a pair.
+
+    Args:
+        images: (2, planes, Y, Z) prediction and reference, float64; their own planes and the one behind these.
+        inside: (planes, Y, Z) the mask of them.
+        start: which plane of the pair the first one is.
+        num_own: how many planes are its own.
+    """
+
+    images: Array
+    inside: Array
+    start: int
+    num_own: int
+
+    def steps(self, axis: int) -> tuple[Array, Array]:
+        """From plane to plane across an axis: (2, K, …), 0 unless both voxels count; and (K, …) where they do."""
+        own = slice(None) if axis == 0 else slice(self.num_own)
+        images, inside = np.moveaxis(self.images[:, own], axis + 1, 1), np.moveaxis(self.inside[own], axis, 0)
+        both = inside[1:] & inside[:-1]
+        with np.errstate(invalid="ignore"):  # outside the mask may be anything
+            steps = np.asarray(images[:, 1:] - images[:, :-1])
+        if not both.all():
+            np.copyto(steps, 0, where=~both)
+        return steps, both
+
+    def planes(self, axis: int, number: int) -> slice:
+        """Which planes of the pair across an axis such steps start from."""
+        start = self.start if axis == 0 else 0
+        return slice(start, start + number)
 
 
-def _checked(pred: Array, ref: Array, mask: Array | None) -> Array:
-    inside = np.ones(ref.shape, dtype=bool) if mask is None else np.asarray(mask).astype(bool, copy=False)
-    if not pred.shape == ref.shape == inside.shape or ref.ndim != 3:
-        raise GeometryError(
-            f"prediction, reference and mask are 3-D and of one shape; seen {pred.shape}, {ref.shape}, {inside.shape}"
-        )
-    return inside
+def _slabs(pair: Pair) -> Iterator[_Slab]:
+    for slab in pair.slabs():
+        planes = slice(slab.start, slab.stop + 1)
+        if pair.inside[planes].any():
+            images = np.stack([image[planes].astype(np.float64) for image in (pair.pred, pair.ref)])
+            yield _Slab(images, pair.inside[planes], slab.start, slab.stop - slab.start)
