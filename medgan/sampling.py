@@ -21,7 +21,8 @@ from medgan.doctor import examine
 from medgan.errors import CasesError, ConfigError
 from medgan.lesson import EXAMINED, LOOKS
 from medgan.metrics.distribution import frechet_distance, kid, neighbourhoods
-from medgan.metrics.features import Array, RandomConv, Reduction
+from medgan.metrics.features import Array, RandomConv
+from medgan.metrics.reduction import Reduction
 from medgan.models.base import Game, Sampler
 from medgan.pictures import captioned, grey, montage
 from medgan.processes import is_first

@@ -31,13 +31,13 @@ from medgan.metrics.features import (
     Features,
     HandMade,
     RandomConv,
-    Reduction,
     TorchScript,
     extractor,
     mirrored,
     mirrors,
     shrunk,
 )
+from medgan.metrics.reduction import Reduction
 
 Array = npt.NDArray[Any]
 SHAPES = [(1, 28, 28), (2, 8, 8), (1, 33, 50), (1, 8, 9, 12), (2, 16, 16, 16)]

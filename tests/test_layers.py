@@ -108,6 +108,22 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert heavy.isdisjoint(loaded)
 
 
+def test_metrics_of_arrays_import_no_torch() -> None:
+    """Nor do those that need it hide behind the ones that do not."""
+    code = (
+        "import sys, medgan.metrics as metrics\n"
+        "late = set(metrics._OF_TORCH)\n"
+        "assert late < set(metrics.__all__)\n"
+        "assert all(getattr(metrics, name) is not None for name in metrics.__all__ if name not in late)\n"
+        "import numpy as np\n"
+        "assert metrics.PRESETS['full'].score(np.ones((12, 12, 12)), np.zeros((12, 12, 12)), None)['mae'] == 1\n"
+        "assert not {'torch', 'monai'} & set(sys.modules), 'torch'\n"
+        "assert all(getattr(metrics, name) is not None for name in late)\n"
+        "assert callable(metrics.membership) and callable(metrics.gamma) and callable(metrics.calibration)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_verb_stays_a_function_after_its_module_is_imported() -> None:
     code = "import medgan, medgan.index, medgan.cases; from medgan.index import index; assert medgan.index is index"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -28,7 +28,8 @@ from medgan.metrics.memorisation import (
     hits,
     share_below,
 )
-from medgan.metrics.nearness import Nearness, correlation, in_features, in_pixels
+from medgan.metrics.nearness import Nearness
+from medgan.metrics.spaces import correlation, in_features, in_pixels
 
 Array = npt.NDArray[Any]
 FEW = 199  # exchanges, where no small p is asked for

@@ -19,7 +19,8 @@ from medgan.augment.select import Selected, Selection, select
 from medgan.augment.variety import bias_of
 from medgan.errors import ConfigError, InputError
 from medgan.imageset import ImageSet
-from medgan.metrics.features import RandomConv, Reduction
+from medgan.metrics.features import RandomConv
+from medgan.metrics.reduction import Reduction
 
 
 def images(count: int, seed: int, side: int = 16) -> Tensor:

@@ -29,7 +29,8 @@ from medgan.cases import read_cases, write_cases
 from medgan.imageset import ImageSet
 from medgan.learner import new_game
 from medgan.metrics.distribution import frechet_distance, gap_closed, neighbourhoods
-from medgan.metrics.features import RandomConv, Reduction
+from medgan.metrics.features import RandomConv
+from medgan.metrics.reduction import Reduction
 from medgan.models.base import Sampler
 from medgan.phantom import factor_distances, factor_images, measure
 from medgan.phantom.images import write_images

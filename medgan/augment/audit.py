@@ -35,7 +35,7 @@ from medgan.augment.reasons import (
 from medgan.errors import InputError
 from medgan.imageset import ImageSet
 from medgan.metrics.distribution import Floored
-from medgan.metrics.features import Features, RandomConv, Reduction
+from medgan.metrics.features import Features, RandomConv
 from medgan.metrics.membership import Membership, membership, split_difference
 from medgan.metrics.memorisation import (
     Exchanged,
@@ -48,7 +48,9 @@ from medgan.metrics.memorisation import (
     hits,
     share_below,
 )
-from medgan.metrics.nearness import Nearness, correlation, in_features, in_pixels
+from medgan.metrics.nearness import Nearness
+from medgan.metrics.reduction import Reduction
+from medgan.metrics.spaces import correlation, in_features, in_pixels
 from medgan.pictures import montage
 
 __all__ = ["Audit", "CriticScores", "Pair", "audit", "near_copies", "pairs_picture"]

@@ -20,7 +20,8 @@ from medgan.metrics.distribution import (
     neighbourhoods,
     spread_ratio,
 )
-from medgan.metrics.features import Features, Reduction
+from medgan.metrics.features import Features
+from medgan.metrics.reduction import Reduction
 
 __all__ = ["FEWEST_IMAGES", "FEWEST_PATIENTS", "likeness_scores", "scores_by_class", "smallest_half"]
 

@@ -22,7 +22,8 @@ from medgan.augment.variety import Bias, bias_of, classes_of
 from medgan.errors import InputError
 from medgan.imageset import ImageSet
 from medgan.metrics.features import Features, RandomConv
-from medgan.metrics.nearness import Nearness, in_features, in_pixels
+from medgan.metrics.nearness import Nearness
+from medgan.metrics.spaces import in_features, in_pixels
 from medgan.settings import Settings
 
 __all__ = ["Decision", "Reason", "Selected", "Selection", "select"]

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from medgan.imageset import ImageSet
 from medgan.metrics.distribution import neighbourhoods
-from medgan.metrics.features import Features, Reduction
+from medgan.metrics.features import Features
+from medgan.metrics.reduction import Reduction
 
 __all__ = ["Bias", "Variety", "bias_of", "classes_of"]
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.special import erf
-from scipy.stats import rankdata
 
 from medgan.errors import GeometryError, InputError
 
@@ -166,6 +165,8 @@ def rank_correlation(x: Array, y: Array) -> float:
         >>> rank_correlation(np.array([1.0, 2.0, 30.0]), np.array([0.1, 0.2, 0.3]))
         1.0
     """
+    from scipy.stats import rankdata
+
     ranks = [rankdata(values) for values in (x, y)]
     if min(float(np.ptp(rank)) for rank in ranks) == 0:
         return float("nan")

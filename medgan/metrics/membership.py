@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from medgan.errors import InputError
 from medgan.metrics.distribution import Interval, kernel, patient_halves
@@ -70,6 +69,8 @@ def membership(
         >>> round(found.auc.value, 3)  # 45 of 81 pairs
         0.556
     """
+    from scipy.stats import rankdata
+
     if len(members) != len(member_patients) or len(others) != len(other_patients):
         raise InputError("membership is told of as many scores as there are images, members and others each")
     if min(len(set(member_patients)), len(set(other_patients))) < 2:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import betabinom
 
 from medgan.errors import InputError
 from medgan.metrics.distribution import Interval
@@ -261,6 +260,8 @@ def copies(near: Nearness, found: Hits, *, exchanges: int = EXCHANGES, seed: int
 
 
 def _chance_of_hits(count: int, found: Hits, patients: int) -> float:
+    from scipy.stats import betabinom
+
     usual = min(patients - 1, math.ceil(found.usual * patients - 1e-9))
     return float(betabinom.sf(count - 1, len(found.near), usual + 1, patients - usual))
 

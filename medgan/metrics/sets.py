@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from medgan.errors import InputError
 from medgan.metrics.distribution import Interval, frechet_distance, kernel_distance, kid, neighbourhoods
-from medgan.metrics.features import Reduction
 from medgan.metrics.floors import Floored, against_real, against_test
+from medgan.metrics.reduction import Reduction
 
 __all__ = [
     "COMPONENTS",
