@@ -15,8 +15,9 @@ from scipy import ndimage, stats
 from skimage.feature import graycomatrix, graycoprops
 
 from medgan.errors import GeometryError, InputError
-from medgan.metrics import radiomics as module
-from medgan.metrics.radiomics import NAMES, Discretisation, cooccurrence, intensities, radiomics, sharpness, texture
+from medgan.metrics import slabs
+from medgan.metrics.grey_levels import Discretisation, cooccurrence, texture
+from medgan.metrics.radiomics import NAMES, intensities, radiomics, sharpness
 
 Array = npt.NDArray[Any]
 
@@ -318,7 +319,7 @@ def test_layout_and_type_change_nothing() -> None:
 def test_slabs_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     image = smooth(23, 9, 14)
     expected = radiomics(image, image > -30)
-    monkeypatch.setattr(module, "_CHUNK", 200)
+    monkeypatch.setattr(slabs, "VOXELS", 200)
     assert radiomics(image, image > -30) == pytest.approx(expected, rel=1e-11)
 
 

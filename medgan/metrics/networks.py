@@ -18,8 +18,9 @@ import torch
 
 from medgan.errors import InputError
 from medgan.metrics.features import Features, HandMade, RandomConv, TorchScript
+from medgan.metrics.grey_levels import Discretisation
 from medgan.metrics.pretrained import DeepBet, EfficientNetLite, Onnx, sha256_of
-from medgan.metrics.radiomics import NAMES, Discretisation, radiomics
+from medgan.metrics.radiomics import NAMES, radiomics
 
 __all__ = [
     "BUILT_IN",
