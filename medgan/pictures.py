@@ -48,7 +48,7 @@ def plane(volume: Volume, axis: Axis = "axial", index: int | None = None, *, lon
     index = length // 2 if index is None else index
     if not 0 <= index < length:
         raise InputError(f"{axis} plane {index} is outside the volume (accepted: 0 to {length - 1})")
-    values = np.take(display.array, length - 1 - index, axis=across).T
+    values = np.moveaxis(display.array, across, 0)[length - 1 - index].T  # np.take would copy all of a reordered volume
     column_mm, row_mm = (mm for number, mm in enumerate(display.grid.spacing_mm) if number != across)
     return _scaled(np.asarray(values, dtype=np.float32), row_mm, column_mm, longest_px)
 

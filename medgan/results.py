@@ -9,8 +9,9 @@ import math
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import scipy
@@ -83,11 +84,12 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float | int | None]]:
         3.0
     """
     scored = [row for row in rows if row["status"] == SCORED]
-    patients = [str(row.get("patient") or row.get("case") or n) for n, row in enumerate(scored)]
-    return {name: _statistics([row.get(name) for row in scored], patients) for name in metric_columns(rows)}
+    patients = tuple(str(row.get("patient") or row.get("case") or n) for n, row in enumerate(scored))
+    return {name: dict(_statistics(tuple(row.get(name) for row in scored), patients)) for name in metric_columns(rows)}
 
 
-def _statistics(numbers: Sequence[float | None], patients: Sequence[str]) -> dict[str, float | int | None]:
+@lru_cache(maxsize=256)  # the file, the page, the tables and the limits of an evaluation all ask for the same
+def _statistics(numbers: tuple[float | None, ...], patients: tuple[str, ...]) -> Mapping[str, float | int | None]:
     found = summary([math.nan if number is None else number for number in numbers], patients, resamples=_NUM_RESAMPLES)
     told = found.to_json()
     names = ("n", "num_undefined", "num_patients", "mean", "sd", "median", "q1", "q3", "min", "max")
@@ -150,16 +152,21 @@ def write_results(out: Path, scored: Sequence[Scored], settings: Mapping[str, An
         "settings": dict(settings),
         "versions": versions(),
         "files": {one.row["case"]: dict(one.files) for one in scored},
-        "sha256": {one.row["case"]: dict(one.sha256) for one in scored},
+        "sha256": {one.row["case"]: {role: seen for role, seen in one.sha256.items() if seen} for one in scored},
     }
     with replacing(out / "metrics.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    with replacing(out / "metrics.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(out / "metrics.csv") as temporary, _opened(temporary) as file:
         columns = [name for name in rows[0] if name not in _NO_CELLS]
         table = csv.DictWriter(file, fieldnames=columns, extrasaction="ignore")
         table.writeheader()
         table.writerows({**row, "range": "{:g}..{:g}".format(*row["range"])} for row in rows)
     return record
+
+
+def _opened(path: Path) -> TextIO:
+    """A table to be written; bytes in the name of a case that are no text are escaped."""
+    return path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
 
 
 def _statuses(rows: Sequence[Row]) -> list[str]:
@@ -188,15 +195,19 @@ def key_of(paths: Mapping[str, Path], settings: Mapping[str, Any]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file its content's, of a folder that of its files' hashes in order: the names do not matter."""
+    """Of a file its content's, of a folder that of its files' hashes in order: names do not matter; "" of nothing."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256("".join(sorted(map(sha256_of, _files(path)))).encode()).hexdigest()
+    hashes = sorted(map(sha256_of, _files(path)))
+    return hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
 
 
 def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    """None at the end of a link to what is gone."""
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
 
 
 def _touched(file: Path) -> tuple[int, int]:
@@ -222,13 +233,16 @@ def _parsed(line: str) -> dict[str, Any]:
 def remember(out: Path, scored: Iterable[Scored]) -> Iterator[Scored]:
     """Pass on what is scored, each written down before the next begins; every process of a job has its own file.
 
+    A refused case is not written down, and so is tried again: its file may have become readable without being touched.
+
     Raises:
         OutputError: if the file cannot be written.
     """
     file = out / f"rows{place().rank or ''}.jsonl"
     for one in scored:
         line = {"key": one.key, "row": one.row, "sha256": dict(one.sha256), "files": dict(one.files)}
-        _append(file, "\n" + json.dumps(line, allow_nan=False) + "\n")  # what was killed may have left half a line
+        if one.row["status"] == SCORED:
+            _append(file, "\n" + json.dumps(line, allow_nan=False) + "\n")  # what was killed may have left half a line
         yield one
 
 

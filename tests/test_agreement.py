@@ -14,7 +14,6 @@ from PIL import Image
 
 from medgan.errors import GeometryError
 from medgan.report import scatter
-from medgan.report.evaluation import ranked
 from medgan.report.plots import agreement_plots, region_bars
 from medgan.report.scatter import (
     Agreement,
@@ -26,6 +25,7 @@ from medgan.report.scatter import (
     histogram_quantile,
     limits_of_agreement,
 )
+from medgan.report.scores import ranked
 
 LIMITS = (-1000.0, 1000.0)
 

@@ -16,6 +16,7 @@ from medgan.metrics.statistics import plain
 __all__ = ["latex", "write_comparison"]
 
 Row = dict[str, Any]
+_NO_TEXT = "backslashreplace"  # bytes in the name of a method
 _ESCAPED = {
     **{sign: rf"\{sign}" for sign in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -42,7 +43,7 @@ def write_comparison(found: Comparison, out: Path) -> None:
     _write_csv(out / "comparison.csv", [row for contest in contests for row in _method_rows(contest)])
     _write_csv(out / "pairs.csv", [_pair_row(contest, pair) for contest in contests for pair in contest.pairs])
     with replacing(out / "comparison.tex") as temporary:
-        temporary.write_text(latex(found), encoding="utf-8")
+        temporary.write_text(latex(found), encoding="utf-8", errors=_NO_TEXT)
 
 
 def latex(found: Comparison) -> str:
@@ -70,7 +71,7 @@ def latex(found: Comparison) -> str:
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=_NO_TEXT) as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]))
         table.writeheader()
         table.writerows(rows)

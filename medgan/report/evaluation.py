@@ -12,24 +12,37 @@ import numpy as np
 
 from medgan.errors import InputError
 from medgan.evaluate import Row, summarise
-from medgan.metrics.measures import measure
 from medgan.progress import track
 from medgan.report.cases import CaseImages, CaseVolumes, read_case
 from medgan.report.gallery import Exhibit, Panel, hang
 from medgan.report.page import write_page
-from medgan.report.plots import Plot, agreement_plots, region_bars
+from medgan.report.plots import agreement_plots, region_bars
 from medgan.report.reliability import reliabilities
 from medgan.report.scatter import Agreement
-from medgan.report.scores import SCORED, Column, case_rows, columns_of, counted, headline, noted, summary_rows
+from medgan.report.scores import (
+    SCORED,
+    Column,
+    Ranking,
+    Summary,
+    case_rows,
+    columns_of,
+    conditions,
+    counted,
+    headline,
+    noted,
+    ranked,
+    summary_rows,
+)
 from medgan.report.viewer import Viewer, view
 
-__all__ = ["CaseImages", "CaseVolumes", "evaluation_report", "ranked", "read_case"]
+__all__ = ["CaseImages", "CaseVolumes", "evaluation_report", "read_case"]
 
 Facts = Mapping[str, Any]
 Load = Callable[[CaseImages], CaseVolumes]
 Range = tuple[float, float]
 
 NUM_WORST = 3
+MOST_COUNTED = 100  # cases whose voxels are counted: a hundred have hundreds of millions, and are read in minutes
 _SAMPLED_CASES = 3
 _TAILS_PERCENT = (0.1, 99.9)
 _ERROR_SHARE = 0.99
@@ -51,7 +64,8 @@ def evaluation_report(
 ) -> Path:
     """Write the page of an evaluation: one HTML file that needs no network, below 10 MB for 20 cases.
 
-    Images are read one case at a time, twice those that are shown. Charts are over the voxels of the masks.
+    Images are read one case at a time, twice those that are shown. Charts are over the voxels of the masks, of at most
+    100 cases that are spread evenly from the worst to the best; the page says so where there are more.
 
     Args:
         rows: as `medgan.evaluate` returns them; cases that were not scored are shown as such.
@@ -73,77 +87,88 @@ def evaluation_report(
         OutputError: if the page cannot be written.
     """
     summary = summarise(rows)
-    columns = columns_of(summary, rows)
     if worst_by and worst_by not in summary:
         raise InputError(f"worst_by {worst_by!r} was not computed (computed: {', '.join(summary) or 'nothing'})")
     ranking = ranked(rows, worst_by or next(iter(summary), ""))
-    scored = {str(row["case"]): row for row in rows if row["status"] == SCORED}
-    shown = {one.case: one for one in cases if one.case in scored}
-    unit = _unit(scored.values())
-    agreement = _agreement(shown, scored, load) if shown and unit else None
-    chosen = _choice(ranking, shown, num_worst)
-    gallery = _gallery(chosen, shown, scored, agreement, load) if chosen and agreement else Gallery((), ())
-    plots = agreement_plots(agreement, unit) if agreement else []
+    pictures = _pictures(_study(rows, cases, ranking, load), num_worst)
     return write_page(
         path,
         "evaluation.html.j2",
         title=title,
-        places=_places(gallery, plots),
-        counted=counted(rows),
-        conditions=_conditions(scored.values()),
-        summary=summary_rows(summary, columns),
-        columns=columns,
-        print_columns=_groups(columns),
-        has_patients=any(str(row.get("patient") or row["case"]) != str(row["case"]) for row in rows),
-        case_rows=case_rows(rows, columns),
-        notes=noted(rows),
+        places=_places(pictures),
         ranking=ranking,
-        gallery=gallery,
-        plots=plots,
-        skipped=agreement.num_skipped if agreement else 0,
-        limits=_limits_told(agreement, unit),
-        bars=region_bars(summary, unit),
-        reliabilities=reliabilities({"the predictions": rows}),
-        provenance=_listed({**provenance}),
-        settings=_listed({**settings}),
+        **_numbers(rows, summary),
+        **pictures,
+        provenance=_listed(provenance),
+        settings=_listed(settings),
     )
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """Scored cases by one metric, the worst first; `unranked` have no number."""
+def _numbers(rows: Sequence[Row], summary: Summary) -> dict[str, Any]:
+    """What the page tells without looking at an image."""
+    columns, scored = columns_of(summary, rows), _scored(rows)
+    return {
+        "counted": counted(rows),
+        "conditions": conditions(scored.values()),
+        "summary": summary_rows(summary, columns),
+        "bars": region_bars(summary, _unit(scored.values())),
+        "reliabilities": reliabilities({"the predictions": rows}),
+        "columns": columns,
+        "print_columns": _groups(columns),
+        "has_patients": any(str(row.get("patient") or row["case"]) != str(row["case"]) for row in rows),
+        "case_rows": case_rows(rows, columns),
+        "notes": noted(rows),
+    }
 
-    by: str
-    cases: tuple[str, ...]
-    unranked: tuple[str, ...]
 
-
-def ranked(rows: Sequence[Row], by: str) -> Ranking:
-    """Scored cases, the worst first; of equals the one that comes first.
-
-    Args:
-        rows: as `medgan.evaluate` returns them.
-        by: a metric.
-
-    Raises:
-        InputError: if it is none.
-
-    Example:
-        >>> rows = [{"case": case, "status": "scored", "psnr": psnr} for case, psnr in (("a", 30.0), ("b", 20.0))]
-        >>> ranked(rows, "psnr").cases
-        ('b', 'a')
-    """
-    scored = [row for row in rows if row["status"] == SCORED]
-    if not by:
-        return Ranking("", (), tuple(str(row["case"]) for row in scored))
-    column = measure(by)
-    known = [row for row in scored if row.get(by) is not None]
-    order = sorted(known, key=lambda row: -column.badness(float(row[by])))
-    unranked = tuple(str(row["case"]) for row in scored if row.get(by) is None)
-    return Ranking(column.label, tuple(str(row["case"]) for row in order), unranked)
+def _pictures(study: _Study, num_worst: int) -> dict[str, Any]:
+    """What the page shows of the images; nothing where there are none, or of several units."""
+    if not study.order or not study.unit:
+        return {"gallery": Gallery((), ()), "plots": [], "skipped": 0, "limits": "", "whose": ""}
+    counted_cases = _spread(study)
+    agreement = _agreement(counted_cases, study)
+    return {
+        "gallery": _gallery(Choice(study.order[:num_worst], _paged(study.order, study.by)), study, agreement),
+        "plots": agreement_plots(agreement, study.unit),
+        "skipped": agreement.num_skipped,
+        "limits": _limits_told(agreement, study.unit),
+        "whose": _whose(len(counted_cases), len(study.order)),
+    }
 
 
 # --- what all cases have together -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Study:
+    """The scored cases that have images.
+
+    Args:
+        rows: by case.
+        images: by case, in the order of the rows.
+        order: the cases, the worst first.
+        by: the metric of that order; none if there is no order.
+        unit: of all images; none where they differ.
+        load: reads a case.
+    """
+
+    rows: Mapping[str, Row]
+    images: Mapping[str, CaseImages]
+    order: tuple[str, ...]
+    by: str
+    unit: str
+    load: Load
+
+
+def _study(rows: Sequence[Row], cases: Sequence[CaseImages], ranking: Ranking, load: Load) -> _Study:
+    scored = _scored(rows)
+    images = {one.case: one for one in cases if one.case in scored}
+    order = tuple(case for case in (ranking.cases or ranking.unranked) if case in images)
+    return _Study(scored, images, order, ranking.by if ranking.cases else "", _unit(scored.values()), load)
+
+
+def _scored(rows: Sequence[Row]) -> dict[str, Row]:
+    return {str(row["case"]): row for row in rows if row["status"] == SCORED}
 
 
 def _unit(scored: Iterable[Row]) -> str:
@@ -152,12 +177,24 @@ def _unit(scored: Iterable[Row]) -> str:
     return units.pop() if len(units) == 1 else ""
 
 
-def _agreement(shown: Mapping[str, CaseImages], scored: Mapping[str, Row], load: Load) -> Agreement:
-    found = Agreement(_limits(list(shown.values()), scored, load))
-    for images in track(list(shown.values()), "report"):
-        volumes = _in_ras(load(replace(images, source=None)))
+def _spread(study: _Study) -> list[CaseImages]:
+    """All cases, or so many that are spread evenly from the worst to the best, in the order of the rows."""
+    total = len(study.order)
+    number = min(total, MOST_COUNTED)
+    chosen = {study.order[int((k + 0.5) * total / number)] for k in range(number)}
+    return [one for one in study.images.values() if one.case in chosen]
+
+
+def _whose(number: int, total: int) -> str:
+    return "all cases" if number == total else f"{number} of {total} cases, spread evenly from the worst to the best"
+
+
+def _agreement(cases: Sequence[CaseImages], study: _Study) -> Agreement:
+    found = Agreement(_limits(cases, study))
+    for images in track(cases, "report"):
+        volumes = _in_ras(study.load(replace(images, source=None)))
         mask = None if volumes.mask is None else volumes.mask.array
-        patient = str(scored[images.case].get("patient") or "")
+        patient = str(study.rows[images.case].get("patient") or "")
         found.add(images.case, volumes.pred.array, volumes.ref.array, mask, patient=patient)
     return found
 
@@ -167,13 +204,13 @@ def _in_ras(volumes: CaseVolumes) -> CaseVolumes:
     return CaseVolumes(volumes.pred.reorient("RAS"), volumes.ref.reorient("RAS"), None, mask)
 
 
-def _limits(shown: Sequence[CaseImages], scored: Mapping[str, Row], load: Load) -> Range:
+def _limits(cases: Sequence[CaseImages], study: _Study) -> Range:
     """For HU the range of the rows; else the central values of a few cases, since units differ from scan to scan."""
-    rows = [scored[one.case] for one in shown]
-    if all(row["unit"] == "HU" for row in rows):
+    rows = [study.rows[one.case] for one in cases]
+    if study.unit == "HU":
         return min(row["range"][0] for row in rows), max(row["range"][1] for row in rows)
-    few = [shown[k] for k in sorted({0, len(shown) // 2, len(shown) - 1})][:_SAMPLED_CASES]
-    ends = [_tails(load(one)) for one in few]
+    few = [cases[k] for k in sorted({0, len(cases) // 2, len(cases) - 1})][:_SAMPLED_CASES]
+    ends = [_tails(study.load(one)) for one in few]
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
@@ -185,9 +222,7 @@ def _tails(volumes: CaseVolumes) -> Range:
     return (min(float(low) for low, _ in ends), max(float(high) for _, high in ends)) if ends else (0.0, 1.0)
 
 
-def _limits_told(agreement: Agreement | None, unit: str) -> str:
-    if agreement is None:
-        return ""
+def _limits_told(agreement: Agreement, unit: str) -> str:
     low, high = (f"{value:.4g}".replace("-", "−") for value in agreement.limits)
     return f"{low} to {high} {unit}"
 
@@ -211,29 +246,18 @@ class Choice:
     paged: Mapping[str, str]
 
 
-def _choice(ranking: Ranking, shown: Mapping[str, CaseImages], num_worst: int) -> Choice | None:
-    order = [case for case in (ranking.cases or ranking.unranked) if case in shown]
-    return Choice(tuple(order[:num_worst]), _paged(order, ranking.by)) if order else None
-
-
-def _gallery(
-    chosen: Choice,
-    shown: Mapping[str, CaseImages],
-    scored: Mapping[str, Row],
-    agreement: Agreement,
-    load: Load,
-) -> Gallery:
+def _gallery(chosen: Choice, study: _Study, agreement: Agreement) -> Gallery:
     limit, room = _round(agreement.error_quantile(_ERROR_SHARE)), math.ceil(len(chosen.worst) / _GALLERY_SHARE)
     exhibits: dict[str, Exhibit] = {}
     viewers: dict[str, Viewer] = {}
     for case in dict.fromkeys((*chosen.worst, *chosen.paged)):
-        panel = _panel(case, load(shown[case]), limit)
+        panel = _panel(case, study.load(study.images[case]), limit)
         if case in chosen.worst:
             exhibits[case] = hang(panel, room)
         if case in chosen.paged:
             viewers[case] = view(panel, chosen.paged[case], len(chosen.paged))
     return Gallery(
-        tuple((exhibits[case], headline(scored[case])) for case in chosen.worst),
+        tuple((exhibits[case], headline(study.rows[case])) for case in chosen.worst),
         tuple(viewers[case] for case in chosen.paged),
     )
 
@@ -261,47 +285,16 @@ def _round(value: float) -> float:
     return next(power * step for step in (1, 2, 5, 10) if power * step >= value * 0.999)
 
 
-def _places(gallery: Gallery, plots: Sequence[Plot]) -> list[tuple[str, str]]:
+def _places(pictures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The sections that the page has."""
     places = {"summary": "Summary", "cases": "Case by case"}
-    places |= {"worst": "Worst cases"} if gallery.worst else {}
-    places |= {"slices": "Slice by slice"} if gallery.viewers else {}
-    places |= {"agreement": "Agreement of values"} if plots else {}
+    places |= {"worst": "Worst cases"} if pictures["gallery"].worst else {}
+    places |= {"slices": "Slice by slice"} if pictures["gallery"].viewers else {}
+    places |= {"agreement": "Agreement of values"} if pictures["plots"] else {}
     return list((places | {"settings": "Settings", "provenance": "Provenance"}).items())
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
-
-
-def _conditions(scored: Iterable[Row]) -> list[str]:
-    """Under which conditions the numbers were computed, a sentence for each that occurs, and of how many cases."""
-    found: dict[tuple[str, str], list[Range]] = {}
-    for row in scored:
-        found.setdefault(_condition(row), []).append((row["range"][0], row["range"][1]))
-    lines = [(f"{preset}, range {_ranges(ranges)} {rest}", len(ranges)) for (preset, rest), ranges in found.items()]
-    return [line + (f" Cases: {number}." if len(lines) > 1 else "") for line, number in lines]
-
-
-def _condition(row: Row) -> tuple[str, str]:
-    """What stands before the range, and behind it."""
-    where = "inside the mask" if row["mask"] else "over whole volumes, no mask"
-    pred, _, ref = str(row["dtype"]).partition("/")
-    read = f"predictions read as {pred}, references as {ref}, " if ref else ""
-    return f"Preset {row['preset']}", f"{row['unit']}, {read}computed in float64, {where}."
-
-
-def _ranges(ranges: Sequence[Range]) -> str:
-    lows, highs = ({values[end] for values in ranges} for end in (0, 1))
-    return f"{_among(lows)} to {_among(highs)}"
-
-
-def _among(values: set[float]) -> str:
-    low, high = _number(min(values)), _number(max(values))
-    return low if len(values) == 1 else f"({low} … {high}, by case)"
-
-
-def _number(value: float) -> str:
-    return f"{value:g}".replace("-", "−")
 
 
 def _groups(columns: Sequence[Column]) -> list[list[int]]:

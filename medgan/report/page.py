@@ -29,7 +29,7 @@ def write_page(path: Path | str, template: str, **content: Any) -> Path:
     """
     page = _environment().get_template(template).render(version=__version__, **content)
     with replacing(Path(path)) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
     return Path(path)
 
 

@@ -14,6 +14,7 @@ from medgan.report.tables import MISSING
 
 __all__ = ["latex", "paper_tables"]
 
+_NO_TEXT = "backslashreplace"  # bytes in the name of a case
 _KEPT = ("case", "patient", "status", "preset", "unit", "num_voxels", "mask", "note")
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -122,7 +123,7 @@ def _counts(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _written_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> Path:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=_NO_TEXT) as file:
         table = csv.writer(file)
         table.writerow(head)
         table.writerows(lines)
@@ -131,5 +132,5 @@ def _written_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]
 
 def _written(path: Path, text: str) -> Path:
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=_NO_TEXT)
     return path

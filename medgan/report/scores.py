@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from medgan.evaluate import Row
@@ -13,18 +13,22 @@ from medgan.report.tables import MISSING, Cell, shown
 __all__ = [
     "CaseScores",
     "Column",
+    "Ranking",
     "Summary",
     "SummaryRow",
     "case_rows",
     "columns_of",
+    "conditions",
     "counted",
     "headline",
     "noted",
+    "ranked",
     "summary_rows",
 ]
 
 Numbers = Mapping[str, float | int | None]
 Summary = Mapping[str, Numbers]
+Range = tuple[float, float]
 
 SCORED = "scored"
 _MOST_IN_A_LINE = 6
@@ -111,6 +115,49 @@ def counted(rows: Sequence[Row]) -> str:
     return f"{counts[SCORED]} of {len(rows)} {noun} {were} scored{others}."
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """Scored cases by one metric, the worst first; `unranked` have no number."""
+
+    by: str
+    cases: tuple[str, ...]
+    unranked: tuple[str, ...]
+
+
+def ranked(rows: Sequence[Row], by: str) -> Ranking:
+    """Scored cases, the worst first; of equals the one that comes first.
+
+    Args:
+        rows: as `medgan.evaluate` returns them.
+        by: a metric.
+
+    Raises:
+        InputError: if it is none.
+
+    Example:
+        >>> rows = [{"case": case, "status": "scored", "psnr": psnr} for case, psnr in (("a", 30.0), ("b", 20.0))]
+        >>> ranked(rows, "psnr").cases
+        ('b', 'a')
+    """
+    scored = [row for row in rows if row["status"] == SCORED]
+    if not by:
+        return Ranking("", (), tuple(str(row["case"]) for row in scored))
+    column = measure(by)
+    known = [row for row in scored if row.get(by) is not None]
+    order = sorted(known, key=lambda row: -column.badness(float(row[by])))
+    unranked = tuple(str(row["case"]) for row in scored if row.get(by) is None)
+    return Ranking(column.label, tuple(str(row["case"]) for row in order), unranked)
+
+
+def conditions(scored: Iterable[Row]) -> list[str]:
+    """Under which conditions numbers were computed, a sentence for each that occurs, and of how many cases."""
+    found: dict[tuple[str, str], list[Range]] = {}
+    for row in scored:
+        found.setdefault(_condition(row), []).append((row["range"][0], row["range"][1]))
+    lines = [(f"{preset}, range {_ranges(ranges)} {rest}", len(ranges)) for (preset, rest), ranges in found.items()]
+    return [line + (f" Cases: {number}." if len(lines) > 1 else "") for line, number in lines]
+
+
 def headline(row: Row) -> str:
     """The numbers of one case over all its voxels, in one line.
 
@@ -163,3 +210,25 @@ def _summary_row(column: Column, numbers: Numbers) -> SummaryRow:
         n=int(numbers["n"] or 0),
         undefined=int(numbers["num_undefined"] or 0),
     )
+
+
+def _condition(row: Row) -> tuple[str, str]:
+    """What stands before the range, and behind it."""
+    where = "inside the mask" if row["mask"] else "over whole volumes, no mask"
+    pred, _, ref = str(row["dtype"]).partition("/")
+    read = f"predictions read as {pred}, references as {ref}, " if ref else ""
+    return f"Preset {row['preset']}", f"{row['unit']}, {read}computed in float64, {where}."
+
+
+def _ranges(ranges: Sequence[Range]) -> str:
+    lows, highs = ({values[end] for values in ranges} for end in (0, 1))
+    return f"{_among(lows)} to {_among(highs)}"
+
+
+def _among(values: set[float]) -> str:
+    low, high = _number(min(values)), _number(max(values))
+    return low if len(values) == 1 else f"({low} … {high}, by case)"
+
+
+def _number(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
