@@ -6,16 +6,20 @@ Batches are NumPy arrays or torch tensors on any device; neither torch nor MONAI
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from medgan.errors import GeometryError, InputError
 from medgan.metrics.pairs import Array, Range, Spacing, checked_range, checked_spacing
 from medgan.metrics.presets import PRESETS, Preset
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
 
 __all__ = ["LoopMetric", "PairedScores"]
 
@@ -92,6 +96,16 @@ class PairedScores:
         self.rows += other.rows
         return self
 
+    def gathered(self) -> PairedScores:
+        """Those of all processes that `torch.distributed` has brought together, in each of them; alone its own.
+
+        Each process waits for the others, so that all have to ask. An image that a sampler gave out twice, to make the
+        parts equal, counts twice.
+        """
+        every = PairedScores(value_range=self.value_range, spacing_mm=self.spacing_mm)
+        every.preset, every.rows = self.preset, _of_all_processes(self.rows)
+        return every
+
     def compute(self) -> dict[str, float]:
         """The mean of each metric over all images that have a finite number of it; NaN where none has.
 
@@ -119,13 +133,16 @@ class LoopMetric:
     """One metric of a preset, called as loops call theirs.
 
     As MONAI's cumulative metrics: `metric(y_pred, y)` for each batch, then `aggregate()`, then `reset()`. As Ignite's:
-    `reset()`, `update((y_pred, y))` for each batch, `compute()`.
+    `metric.attach(engine, name)`; or `reset()`, `update((y_pred, y))` for each batch, `compute()`. As theirs, it tells
+    of all processes where `torch.distributed` runs, and all of them have to ask.
 
     Args:
         name: of the metric.
         preset: a name of `PRESETS` that has it.
         value_range: lowest and highest value in place of the preset's.
         spacing_mm: distances of neighbouring voxels, by axis, if the metric is per mm.
+        output_transform: makes (y_pred, y) or (y_pred, y, mask) of an engine's output, for `attach`.
+        spatial_dims: 2 for pictures (N, C, X, Y), each of which is scored as a volume of one slice.
 
     Raises:
         InputError: if the preset is unknown or has no such metric.
@@ -145,8 +162,12 @@ class LoopMetric:
         preset: str = "synthrad2023",
         value_range: Range | None = None,
         spacing_mm: Spacing | None = None,
+        *,
+        output_transform: Callable[[Any], Any] = lambda output: output,
+        spatial_dims: Literal[2, 3] = 3,
     ) -> None:
         self.name, self.scores = name, PairedScores(preset, value_range, spacing_mm)
+        self.output_transform, self.spatial_dims = output_transform, spatial_dims
         known = self.scores.preset.metrics
         if name not in known:
             raise InputError(f"preset {preset!r} has no metric {name!r} (accepted: {', '.join(known)})")
@@ -156,7 +177,8 @@ class LoopMetric:
         """Take a batch in.
 
         Args:
-            y_pred: (N, C, X, Y, Z), or a list of (C, X, Y, Z), as MONAI's `decollate_batch` makes them.
+            y_pred: (N, C, X, Y, Z), or a list of (C, X, Y, Z), as MONAI's `decollate_batch` makes them; with
+                `spatial_dims=2` (N, C, X, Y), or a list of (C, X, Y).
             y: likewise.
             mask: likewise; any non-zero voxel counts.
 
@@ -171,25 +193,48 @@ class LoopMetric:
         if isinstance(y, list | tuple):
             self._update_each(y_pred, y, [None] * len(y) if mask is None else mask)
         else:
-            self.scores.update(y_pred, y, mask)
+            self._take_in(y_pred, y, mask)
         new = self.scores.rows[known:]
         return np.array([row[self.name] for row in new]).reshape(
             -1, 1 + max((row["channel"] for row in new), default=0)
         )
 
-    def update(self, output: Sequence[Images]) -> None:
-        """Take a batch in: (y_pred, y) or (y_pred, y, mask)."""
-        self(*output)
+    def update(self, output: Sequence[Images] | Mapping[str, Images]) -> None:
+        """Take a batch in: (y_pred, y) or (y_pred, y, mask), or these by name."""
+        if isinstance(output, Mapping):
+            self(**output)
+        else:
+            self(*output)
+
+    def attach(self, engine: Engine, name: str) -> None:
+        """Let an engine of Ignite, as MONAI's are, measure in each of its epochs: `engine.state.metrics[name]`.
+
+        MONAI's engines call it for what they are given as `key_val_metric` or `additional_metrics`.
+        """
+        from ignite.engine import Events
+
+        def take_in() -> None:
+            self.update(self.output_transform(engine.state.output))
+
+        def tell() -> None:
+            engine.state.metrics[name] = float(self.compute())
+
+        engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, take_in)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, tell)
 
     def _update_each(self, y_pred: Sequence[Images], y: Sequence[Images], mask: Sequence[Images | None]) -> None:
         if not len(y_pred) == len(y) == len(mask):
             raise GeometryError(f"lists of images are of one length; seen {len(y_pred)}, {len(y)}, {len(mask)}")
         for one, other, inside in zip(y_pred, y, mask, strict=True):
-            self.scores.update(one[None], other[None], None if inside is None else inside[None])
+            self._take_in(one[None], other[None], None if inside is None else inside[None])
+
+    def _take_in(self, *images: Images) -> None:
+        self.scores.update(*(images if self.spatial_dims == 3 else map(_with_depth, images)))
 
     def compute(self) -> np.float64:
         """The mean over all images that have a finite number; NaN if none has."""
-        return np.float64(self.scores.compute()[self.name])
+        return np.float64(self.scores.gathered().compute()[self.name])
 
     def aggregate(self) -> np.float64:
         """The same as `compute`."""
@@ -209,6 +254,24 @@ def _batch(images: Images) -> Array:
     if array.ndim not in {3, 5}:
         raise GeometryError(f"images are (N, C, X, Y, Z), or one volume (X, Y, Z); seen {array.shape}")
     return array[None, None] if array.ndim == 3 else array
+
+
+def _with_depth(pictures: Images | None) -> Images | None:
+    if pictures is None:
+        return None
+    if pictures.ndim != 4:
+        raise GeometryError(f"pictures are (N, C, X, Y); seen {tuple(pictures.shape)}; spatial_dims=3 is for volumes")
+    return pictures[..., None]
+
+
+def _of_all_processes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where torch is not imported, or has brought no processes together, there is but this one."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not (distributed.is_available() and distributed.is_initialized()):
+        return list(rows)
+    parts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, rows)
+    return [row for part in parts for row in part]
 
 
 def _fits(mask: tuple[int, ...], images: tuple[int, ...]) -> bool:
