@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self
 
@@ -65,7 +66,7 @@ class Rays:
         """Whether they cross each column at the centres of voxels."""
         return all(slope.is_integer() for slope in self.slopes)
 
-    @property
+    @cached_property
     def _spans(self) -> list[tuple[int, int]]:
         """Along each axis of the rows the first ray that meets the grid, or one before it, and how many there are."""
         ends = [
@@ -96,11 +97,20 @@ class Rays:
     def walked(self, columns: Floats) -> Iterator[Floats]:
         """(B, C) for each ray the integral from where it enters, mm: to the middle and to the end of each column."""
         total = np.zeros([count for _, count in self._spans])
-        for k, column in enumerate(columns):
-            for half in ((-0.5, 0.0), (0.0, 0.5)):
-                for share, rows in self._pieces(k, half):
-                    total[self.met(rows)] += share * self.step_mm * column
+        for column, (to_middle, to_end) in zip(columns, self._halves, strict=True):
+            for pieces in (to_middle, to_end):
+                for share, met in pieces:
+                    total[met] += share * self.step_mm * column
                 yield total.copy()
+
+    @cached_property
+    def _halves(self) -> list[list[list[tuple[float, tuple[slice, slice]]]]]:
+        """For both halves of each column the pieces of a ray, and the rays that are in the grid there."""
+        halves = (-0.5, 0.0), (0.0, 0.5)
+        return [
+            [[(share, self.met(rows)) for share, rows in self._pieces(k, half)] for half in halves]
+            for k in range(self.shape[0])
+        ]
 
     def walked_to(self, columns: Floats, k: int) -> Floats:
         """The integral, mm, from where a ray enters to each voxel centre of column k; each centre has its own ray."""

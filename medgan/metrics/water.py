@@ -183,13 +183,14 @@ def wepl_scores(
     """Errors of water-equivalent path length (WEPL) and of range along parallel beams in the plane of the first axes.
 
     Rays are one row of voxels apart, and looked at where they cross the middle of a column of voxels, at the places
-    that lie in the mask: there `wepl_mae` is the mean |WEPL in the prediction − WEPL in the reference|, mm, and
-    `wepl_bias` the mean of the difference. The last such place of a ray is the distal edge, and the WEPL of the
-    reference there is the range of a beam that just reaches it. The shift is how far behind (or before) the edge that
-    beam ends in the prediction. `range_error` is the mean |shift| over rays, mm, `range_error_p95` its 95th percentile,
-    and `range_error_percent` the mean of |shift| / range. What lies both behind the edge and behind the last tissue of
-    the prediction (more than half as dense as water) counts as water: else a beam that leaves the body would seem to go
-    on through all the air behind.
+    that lie in the mask and, on their ray, not before the first or behind the last tissue of the reference: there
+    `wepl_mae` is the mean |WEPL in the prediction − WEPL in the reference|, mm, and `wepl_bias` the mean of the
+    difference. The last such place of a ray is the distal edge, and the WEPL of the reference there is the range of a
+    beam that just reaches it. The shift is how far behind (or before) the edge that beam ends in the prediction.
+    `range_error` is the mean |shift| over rays, mm, `range_error_p95` its 95th percentile, and `range_error_percent`
+    the mean |shift| in percent of the mean range: rays that only graze the body have short ranges, and would rule a
+    mean of percentages. What lies both behind the edge and behind the last tissue of the prediction (more than half as
+    dense as water) counts as water: else a beam that leaves the body would seem to go on through all the air behind.
 
     Args:
         pred_hu: (X, Y, Z), HU, axes running RAS.
@@ -220,9 +221,10 @@ def wepl_scores(
     sums, shifts, ranges = np.zeros(3), [np.empty(0)], [np.empty(0)]
     for slab in _slabs(ref_hu.shape):
         pred, ref = curve(pred_hu[slab]), curve(ref_hu[slab])
-        marked = ref > _TISSUE if inside is None else inside[slab]
+        tissue = ~(ref <= _TISSUE)  # of NaN it is not sure that it is none
+        marked = tissue if inside is None else inside[slab]
         for direction in directions if marked.any() else ():
-            beam = _Beam.through(pred, ref, marked, Rays.of(ref.shape, spacing, direction))
+            beam = _Beam.through(pred, ref, marked, tissue, Rays.of(ref.shape, spacing, direction))
             sums += beam.sums()
             shift, distance = beam.shifts()
             shifts.append(shift)
@@ -238,7 +240,7 @@ def _scores(sums: Floats, shifts: Floats, ranges: Floats) -> dict[str, float]:
         "wepl_bias": float(total / count) if count else float("nan"),
         "range_error": float(np.abs(shifts).mean()) if known else float("nan"),
         "range_error_p95": float(np.percentile(np.abs(shifts), 95)) if known else float("nan"),
-        "range_error_percent": float(100 * np.mean(np.abs(shifts) / ranges)) if known else float("nan"),
+        "range_error_percent": float(100 * np.abs(shifts).mean() / ranges.mean()) if known else float("nan"),
     }
 
 
@@ -303,9 +305,9 @@ class _Beam:
     step_mm: float
 
     @classmethod
-    def through(cls, pred: Floats, ref: Floats, marked: Array, rays: Rays) -> Self:
-        """The rays that meet the mask in a slab."""
-        seen = rays.over_rays(rays.columns(marked))
+    def through(cls, pred: Floats, ref: Floats, marked: Array, tissue: Array, rays: Rays) -> Self:
+        """The rays that meet the mask in a slab, in the body: of a mask with a rim the air around it does not count."""
+        seen = rays.over_rays(rays.columns(marked)) & _from_first_to_last(rays.over_rays(rays.columns(tissue)))
         meets = np.asarray(seen.any(axis=0))
         pred, ref = (_profile(rays, volume, meets) for volume in (pred, ref))
         return cls(pred, ref, seen[:, meets], rays.step_mm)
@@ -319,29 +321,31 @@ class _Beam:
         """For each ray how far behind the distal edge a beam ends that should reach it, and its range, mm."""
         edges = 2 * (len(self.marked) - 1 - self.marked[::-1].argmax(axis=0)) + 1
         ranges = np.take_along_axis(self.ref, edges[None], axis=0)[0]
-        shifts = (_depths(self._with_water_behind(edges), ranges, self.step_mm / 2) - edges) * self.step_mm / 2
-        has_range = ~(ranges <= 0)  # one that is NaN stays
-        return shifts[has_range], ranges[has_range]
+        depths = _depths(self.pred, ranges, self._ends(edges), self.step_mm / 2)
+        return (depths - edges) * self.step_mm / 2, ranges
 
-    def _with_water_behind(self, edges: Array) -> Floats:
-        """The prediction, with water behind each ray's last tissue and behind the column of its distal edge."""
+    def _ends(self, edges: Array) -> Array:
+        """Behind each ray's last tissue in the prediction, and behind the column of its distal edge."""
         is_tissue = ~(np.diff(self.pred[::2], axis=0) <= _TISSUE * self.step_mm)  # nor is it sure that NaN is none
         ends = np.where(is_tissue.any(axis=0), 2 * (len(is_tissue) - is_tissue[::-1].argmax(axis=0)), 0)
-        ends = np.maximum(ends, edges + 1)
-        behind = np.arange(len(self.pred))[:, None] - ends
-        at_end = np.take_along_axis(self.pred, ends[None], axis=0)[0]
-        return np.where(behind <= 0, self.pred, at_end + behind * self.step_mm / 2)
+        return np.asarray(np.maximum(ends, edges + 1))
 
 
-def _depths(waters: Floats, ranges: Floats, step_mm: float) -> Floats:
-    """(N,) after how many steps there is so much water, behind the last one of which water goes on."""
-    last = len(waters) - 1
+def _from_first_to_last(tissue: Array) -> Array:
+    """(K, …) the places from a ray's first tissue to its last."""
+    first, behind = tissue.argmax(axis=0), len(tissue) - tissue[::-1].argmax(axis=0)
+    places = np.arange(len(tissue))[:, None, None]
+    return np.asarray((places >= first) & (places < behind) & tissue.any(axis=0))
+
+
+def _depths(waters: Floats, ranges: Floats, ends: Array, step_mm: float) -> Floats:
+    """(N,) after how many steps there is so much water, behind the ends of which water goes on."""
     count = np.sum(waters < ranges, axis=0)
-    after = np.clip(count, 1, last)
-    low, high = (np.take_along_axis(waters, n[None], axis=0)[0] for n in (after - 1, after))
+    after = np.clip(count, 1, ends)
+    low, high, at_end = (np.take_along_axis(waters, n[None], axis=0)[0] for n in (after - 1, after, ends))
     with np.errstate(invalid="ignore", divide="ignore"):
         within = after - 1 + (ranges - low) / (high - low)
-    return np.asarray(np.where(count > last, last + (ranges - waters[-1]) / step_mm, within))
+    return np.asarray(np.where(count > ends, ends + (ranges - at_end) / step_mm, within))
 
 
 def _profile(rays: Rays, volume: Floats, meets: Array) -> Floats:
