@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -9,16 +10,18 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from medgan import __version__
 from medgan.errors import GeometryError, InputError, OutputError
 from medgan.formats import read, write
 from medgan.metrics.gamma import PRECISION, Criteria, gamma_pass_rate
 from medgan.metrics.gamma import gamma as gamma_of
 from medgan.volume import Volume
 
-__all__ = ["GammaResult", "gamma"]
+__all__ = ["SCHEMA", "GammaResult", "gamma"]
 
 Floats = npt.NDArray[np.float64]
 
+SCHEMA = "medgan.gamma/1"
 _DOSE, _UNKNOWN = "Gy", "a.u."
 _NONE = -1.0  # in the map, where there is no gamma
 _BIN = 0.1
@@ -74,8 +77,10 @@ class GammaResult:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self) | {"histogram": list(self.histogram), "edges": list(self.edges), "notes": list(self.notes)}
+        """The fields as plain values, with the schema that they follow."""
+        lists = {"histogram": list(self.histogram), "edges": list(self.edges), "notes": list(self.notes)}
+        versions = {"medgan": __version__, "numpy": np.__version__, "python": platform.python_version()}
+        return {"schema": SCHEMA, **asdict(self), **lists, "versions": versions}
 
     def describe(self) -> str:
         """Lines for people: what was compared, and what came of it."""

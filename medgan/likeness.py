@@ -5,17 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 import torch
 
-from medgan import __version__
 from medgan.atomic import replacing
 from medgan.device import pick_device
 from medgan.errors import InputError
@@ -25,6 +22,7 @@ from medgan.metrics.measures import Measure, measure
 from medgan.metrics.networks import CT_BIN_WIDTH_HU, ImageFeatures, Slices, image_features
 from medgan.metrics.sets import REAL, SYNTHETIC, TEST, FeatureSet, SetScores, compare_sets
 from medgan.processes import is_first
+from medgan.results import versions
 
 __all__ = ["SCHEMA", "Diversity", "Likeness", "likeness"]
 
@@ -66,7 +64,7 @@ class Likeness:
         unit: of the images.
         window: what features see of the values: two values of the unit; None where each image has its own, from its
             0.5 to its 99.5 % quantile, and is seen as shares of that.
-        settings: what was asked for.
+        settings: what was asked for; of features what tells them from others, of a network its hash.
         notes: what to know when reading it.
     """
 
@@ -80,7 +78,7 @@ class Likeness:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with the schema that they follow; numbers that are not finite are None."""
-        return {"schema": SCHEMA, **_plain(asdict(self)), "versions": _versions()}
+        return {"schema": SCHEMA, **_plain(asdict(self)), "versions": {**versions(), "torch": torch.__version__}}
 
     def describe(self) -> str:
         """Lines for people."""
@@ -145,19 +143,15 @@ def likeness(
     makers = _makers(features, look, {"slices": slices, "every": every, "device": str(pick_device(device))})
     store = Store(None if out is None else Path(out) / "features")
     rows = {group: features_of(images, makers, look, store) for group, images in sets.items()}
-    places = {"synthetic": synthetic, "real": real, "real_test": real_test}
+    places = _told({"synthetic": synthetic, "real": real, "real_test": real_test})
     how = {"slices": slices, "every": every, "pairs": pairs, "splits": splits, "seed": seed}
     found = Likeness(
-        scores={make.name: _scores(make, sets, rows, (splits, seed)) for make in makers},
-        diversity={
-            group: _diversity(images, rows[group], look, store, (pairs, seed))
-            for group, images in sets.items()
-            if pairs
-        },
+        scores={make.name: _scores(make, sets, rows, splits=splits, seed=seed) for make in makers},
+        diversity=_diversities(sets, rows, look, store, pairs=pairs, seed=seed),
         counts={group: _counted(images) for group, images in sets.items()},
         unit=look.unit,
         window=look.window,
-        settings={**_told(places), "features": list(features), **how},
+        settings={**places, "features": {make.name: make.identity for make in makers}, **how},
         notes=(*notes, *_lone_patients(sets)),
     )
     if out is not None and is_first():
@@ -184,12 +178,13 @@ def _scores(
     make: ImageFeatures,
     sets: Mapping[str, Sequence[Image]],
     rows: Mapping[str, Sequence[Row]],
-    how: tuple[int, int],
+    *,
+    splits: int,
+    seed: int,
 ) -> SetScores:
     of_set = {group: _feature_set(make.name, images, rows[group]) for group, images in sets.items()}
-    scaled, (splits, seed) = make.has_units, how
     return compare_sets(
-        of_set[SYNTHETIC], of_set[REAL], of_set.get(TEST), standardised=scaled, splits=splits, seed=seed
+        of_set[SYNTHETIC], of_set[REAL], of_set.get(TEST), standardised=make.has_units, splits=splits, seed=seed
     )
 
 
@@ -202,14 +197,29 @@ def _feature_set(name: str, images: Sequence[Image], rows: Sequence[Row]) -> Fea
     return FeatureSet(np.concatenate([row[name] for row in rows]), owners)
 
 
-def _diversity(
-    images: Sequence[Image], rows: Sequence[Row], look: Look, store: Store, how: tuple[int, int]
-) -> Diversity | None:
-    found = similarities(images, rows, look, store, most=how[0], seed=how[1])
+def _diversities(
+    sets: Mapping[str, Sequence[Image]],
+    rows: Mapping[str, Sequence[Row]],
+    look: Look,
+    store: Store,
+    *,
+    pairs: int,
+    seed: int,
+) -> dict[str, Diversity | None]:
+    """By set; of none where no pairs are asked for."""
+    found = {
+        group: similarities(images, rows[group], look, store, most=pairs, seed=seed)
+        for group, images in sets.items()
+        if pairs
+    }
+    return {group: _diversity(told, seed) for group, told in found.items()}
+
+
+def _diversity(found: Sequence[tuple[float, str]], seed: int) -> Diversity | None:
     values = np.array([value for value, _ in found if math.isfinite(value)])
     if not values.size:
         return None
-    rng = np.random.default_rng(how[1])
+    rng = np.random.default_rng(seed)
     means = values[rng.integers(0, values.size, (_RESAMPLES, values.size))].mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     kinds = dict.fromkeys(kind for _, kind in found)
@@ -306,13 +316,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "medgan": __version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }

@@ -61,6 +61,27 @@ def test_a_result_is_plain_values_and_lines(plans):
     assert "1500 voxels of 10×10×15" in found.describe()
 
 
+def test_json_is_as_published(plans, tmp_path):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((Path(__file__).parents[1] / "docs/reference/gamma.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    low, mask = np.ones((4, 4, 4)), np.ones((4, 4, 4))
+    low[0], mask[0] = 40, 0
+    saved(tmp_path / "low.nii.gz", low, "a.u.")
+    saved(tmp_path / "mask.nii.gz", mask, "label")
+    told = [
+        gamma(plans / "eval.dcm", plans / "ref.dcm", out=tmp_path / "map.nii.gz").to_json(),
+        gamma(tmp_path / "low.nii.gz", tmp_path / "low.nii.gz", local=True, distance_mm=2).to_json(),
+        gamma(tmp_path / "low.nii.gz", tmp_path / "low.nii.gz", mask=tmp_path / "mask.nii.gz").to_json(),
+    ]
+    for one in told:
+        check.validate(json.loads(json.dumps(one, allow_nan=False)))
+    assert told[2]["gamma_pass"] is None
+    for wrong in ({"schema": "medgan.gamma/2"}, {"gamma_pass": "98 %"}, {"histogram": [0.5]}):
+        assert not check.is_valid({**told[0], **wrong})
+
+
 def test_dicom_and_nifti_of_one_dose_agree(plans, tmp_path):
     ref = read(plans / "ref.dcm")
     write(ref.reorient("SLA"), tmp_path / "ref.nii.gz")

@@ -263,13 +263,36 @@ def test_all_of_it_is_written_and_is_the_same_again(sets: dict[str, Path], tmp_p
     assert told["schema"] == SCHEMA
     assert told == json.loads(json.dumps(found.to_json()))
     assert set(told["scores"]) == {"radiomic", "hand-made"}
-    assert told["settings"]["features"] == ["radiomic", "hand-made"]
+    assert list(told["settings"]["features"]) == ["radiomic", "hand-made"]
     with (tmp_path / "features-radiomic.csv").open(newline="") as file:
         table = list(csv.reader(file))
     assert table[0] == ["case", "patient", "set", *NAMES]
     assert len(table) == 1 + 14 + 28
     assert [row[2] for row in table[1:]] == ["synthetic"] * 14 + ["real"] * 28
     assert found.to_json() == compare().to_json()
+
+
+def test_json_is_as_published(sets: dict[str, Path], tmp_path: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((Path(__file__).parents[1] / "docs/reference/likeness.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    one_size_each = tmp_path / "sizes"
+    for count in range(6):
+        volume = Volume(image(count, (12 + count, 12, 12)), Grid.regular((12 + count, 12, 12)))
+        write(volume, one_size_each / f"{count}.nii.gz")
+    told = [
+        likeness(sets["alike"], sets["real"], real_test=sets["test"], features=["radiomic", "hand-made"], pairs=3),
+        likeness(one_size_each, one_size_each),  # no pairs of one size, no window, no neighbourhoods
+        likeness(sets["alike"], sets["real"], pairs=0, window=(-200, 300)),
+    ]
+    for found in told:
+        check.validate(json.loads(json.dumps(found.to_json(), allow_nan=False)))
+    plain = told[0].to_json()
+    assert set(plain["diversity"]) == set(plain["counts"]) == {"synthetic", "real", "real test"}
+    assert plain["settings"]["features"]["radiomic"] == "radiomic-1 bin_width=25.0"
+    for wrong in ({"schema": "medgan.likeness/2"}, {"scores": {}}, {"window": [0]}, {"counts": {"synthetic": {}}}):
+        assert not check.is_valid({**plain, **wrong}), wrong
 
 
 def test_what_is_known_is_not_computed_again_and_what_was_stopped_goes_on(
