@@ -275,7 +275,9 @@ def _stem(path: Path) -> str:
 
 
 def _volume_of(home: Path) -> Path:
-    images = [home] if home.is_file() else sorted(p for p in home.iterdir() if p.name.lower().endswith(_VOLUMES))
+    if not home.is_dir():
+        return home  # also a link to what is gone: that is for the one who reads it to tell
+    images = sorted(path for path in home.iterdir() if path.name.lower().endswith(_VOLUMES))
     maps = {map_path(image, kind) for image in images for kind in MAPS}
     images = [image for image in images if image not in maps]
     if len(images) > 1:
