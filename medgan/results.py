@@ -70,10 +70,11 @@ def _base(name: str) -> str:
 def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float | int | None]]:
     """Over the scored rows, by metric: how many numbers there are, and where they lie.
 
-    `n` numbers of `num_patients`, `num_undefined` scored rows without one, `mean`, `sd` (sample), `median`, `q1`, `q3`,
-    `min`, `max`, and three intervals of 95 % by bootstrap over patients (2000 resamples, fixed seed): `ci95_low` and
-    `ci95_high` of the mean (percentile), `bca95_…` of the mean (bias-corrected and accelerated), `median_ci95_…` of the
-    median (percentile). What the number of patients does not allow is None.
+    `n` numbers of `num_patients`, `num_undefined` scored rows without one, `num_infinite` that are infinitely good and
+    in none of the others, `mean`, `sd` (sample), `median`, `q1`, `q3`, `min`, `max`, and three intervals of 95 % by
+    bootstrap over patients (2000 resamples, fixed seed): `ci95_low` and `ci95_high` of the mean (percentile),
+    `bca95_…` of the mean (bias-corrected and accelerated), `median_ci95_…` of the median (percentile). What the number
+    of patients does not allow is None.
 
     Args:
         rows: as `evaluate` returns them.
@@ -85,7 +86,16 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float | int | None]]:
     """
     scored = [row for row in rows if row["status"] == SCORED]
     patients = tuple(str(row.get("patient") or row.get("case") or n) for n, row in enumerate(scored))
-    return {name: dict(_statistics(tuple(row.get(name) for row in scored), patients)) for name in metric_columns(rows)}
+    names = metric_columns(rows)
+    return {name: dict(_statistics(tuple(_number(row, name) for row in scored), patients)) for name in names}
+
+
+def _number(row: Row, name: str) -> float | None:
+    """Infinite only where that is good."""
+    number = row.get(name)
+    if name in (row.get("infinite") or "").split(", "):
+        return math.inf
+    return None if number is None or not math.isfinite(number) else float(number)
 
 
 @lru_cache(maxsize=256)  # the file, the page, the tables and the limits of an evaluation all ask for the same
@@ -93,15 +103,20 @@ def _statistics(numbers: tuple[float | None, ...], patients: tuple[str, ...]) ->
     found = summary([math.nan if number is None else number for number in numbers], patients, resamples=_NUM_RESAMPLES)
     told = found.to_json()
     names = ("n", "num_undefined", "num_patients", "mean", "sd", "median", "q1", "q3", "min", "max")
-    return {name: told[name] for name in names} | {
+    infinite = numbers.count(math.inf)
+    intervals = {
         f"{of}_{end}": told[ci][end]
         for of, ci in {"ci95": "mean_ci", "bca95": "mean_bca", "median_ci95": "median_ci"}.items()
         for end in ("low", "high")
     }
+    counts = {"num_undefined": told["num_undefined"] - infinite, "num_infinite": infinite}
+    return {name: told[name] for name in names} | counts | intervals
 
 
 def failures(rows: Sequence[Row], limits: Mapping[str, float]) -> list[str]:
     """Why results miss limits: means that are worse, numbers that are undefined, cases that were not scored.
+
+    What is infinitely good, as the PSNR of an image without error, is in no mean, and misses no limit.
 
     Args:
         rows: as `evaluate` returns them.
@@ -128,9 +143,9 @@ def failures(rows: Sequence[Row], limits: Mapping[str, float]) -> list[str]:
 
 def _failure(name: str, numbers: Mapping[str, float | int | None], limit: float) -> list[str]:
     mean, column = numbers["mean"], measure(name)
-    if mean is None or numbers["num_undefined"]:
+    if numbers["num_undefined"] or (mean is None and not numbers["num_infinite"]):
         return [f"{name}: undefined in {numbers['num_undefined']} cases"]
-    worse = column.badness(mean) > column.badness(limit)
+    worse = mean is not None and column.badness(mean) > column.badness(limit)
     return [f"{name}: the mean is {mean:.6g}, worse than {limit:g}"] if worse else []
 
 
