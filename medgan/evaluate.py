@@ -16,15 +16,17 @@ from medgan.formats import read
 from medgan.formats.png import write_png
 from medgan.match import Match, match
 from medgan.metrics.regions import Region
+from medgan.metrics.water import ANGLES_DEG, Curve, curve_of
 from medgan.prep import Intensity, in_contract_unit
 from medgan.processes import all_of, copies, is_first, share
 from medgan.progress import track
 from medgan.results import Scored, kept, key_of, metric_columns, remember, sha256_of, summarise, write_results
 from medgan.run import open_run
-from medgan.scoring import SCORED, TOLERANCE_MM, Range, Row, Scoring, blank, preset_of, score
+from medgan.scoring import SCORED, TOLERANCE_MM, UNKNOWN_UNIT, Range, Row, Scoring, blank, preset_of, score
 
 __all__ = ["Row", "evaluate", "score", "summarise"]
 
+Angles = tuple[float, ...]
 NO_PREDICTION, NO_REFERENCE, REFUSED = "no prediction", "no reference", "refused"
 
 
@@ -52,6 +54,9 @@ def evaluate(
     labels: tuple[Path | str, Path | str] | None = None,
     label_names: Mapping[int, str] | None = None,
     regions: Sequence[Region] = (),
+    wepl: Curve | Path | str | None = None,
+    angles_deg: Sequence[float] | None = None,
+    unit: str = UNKNOWN_UNIT,
     resample: bool = False,
     tolerance_mm: float = TOLERANCE_MM,
     processes: int = 1,
@@ -68,7 +73,9 @@ def evaluate(
     A row has `case`, `patient`, `status` (`scored`, `no prediction`, `no reference`, or `refused`, with the reason in
     the note), `preset`, `range` [low, high], the preset's metrics (None where a number is missing, undefined or
     infinite), `slice_roughness`, `slice_jump`, `dtype` (of prediction/reference as read), `unit`, `num_voxels` scored,
-    `mask` (whether one was used) and `note`, which says why a number is missing and what was assumed.
+    `mask` (whether one was used), `infinite` (metrics that are infinitely good, as the PSNR of an image without error)
+    and `note`, which says why a number is missing and what was assumed. With `wepl` it also has what `wepl_scores` in
+    `medgan.metrics.water` gives, `wepl_curve` and `wepl_angles`.
 
     Where predictions have standard deviations (σ), rows also have `coverage_50` to `coverage_95`, `miscalibration`,
     `ence`, `spearman`, `sigma_scale`, `mean_sigma`, `zero_sigma_share` and `error_by_sigma` (bins of `sigma`, `rmse`,
@@ -92,6 +99,10 @@ def evaluate(
         labels: segmentations of predictions and of references, by case: Dice, HD95 and surface Dice of each label.
         label_names: of the numbers in them.
         regions: ranges of HU that are scored on their own, by the reference's values.
+        wepl: the curve by which errors of water-equivalent path length are computed, of images in HU: one of yours,
+            `protons`, `photons`, or the file of one; see `medgan.metrics.water`. The mask is the target of the beams.
+        angles_deg: of the gantry, for them: 0 from the front, 90 from the patient's left; eight around if not given.
+        unit: of images that state none.
         resample: whether predictions and masks on another grid are resampled to the reference's; notes tell it.
         tolerance_mm: how far voxels of one place may lie apart.
         processes: that score at once.
@@ -103,34 +114,47 @@ def evaluate(
         GeometryError: if the volumes of no case lie on one grid.
         OutputError: if `out` cannot be written.
     """
+    preset_of(preset)
     config = None if run is None else open_run(Path(run)).config
     target = config.prep.b if config else None
-    if target and target.unit != "HU":
-        value_range = value_range or target.output_range
-    preset_of(preset)
-    how = Scoring(preset, value_range, _across(config), tuple(regions), label_names, tolerance_mm, resample)
-    matches = match(
-        Path(pred),
-        Path(ref),
-        mask=None if mask is None else Path(mask),
-        split=split,
-        std=None if std is None else Path(std),
-        labels=None if labels is None else (Path(labels[0]), Path(labels[1])),
-        source=None if source is None else Path(source),
+    contract = target.output_range if target and target.unit != "HU" else None
+    curve, angles = _beams(wepl, angles_deg)
+    how = Scoring(
+        preset=preset,
+        value_range=value_range or contract,
+        across=_across(config),
+        regions=tuple(regions),
+        labels=label_names,
+        tolerance_mm=tolerance_mm,
+        resample=resample,
+        unit=unit,
+        wepl=curve,
+        angles_deg=angles,
     )
-    scored = _scored(matches, _Task(how, target, hashed=out is not None), None if out is None else Path(out), processes)
+    places = {"pred": pred, "ref": ref, "mask": mask, "run": run, "std": std, "source": source}
+    masks, stds, sources, folder = (None if path is None else Path(path) for path in (mask, std, source, out))
+    segmented = None if labels is None else (Path(labels[0]), Path(labels[1]))
+    matches = match(Path(pred), Path(ref), mask=masks, split=split, std=stds, labels=segmented, source=sources)
+    scored = _scored(matches, _Task(how, target, hashed=out is not None), folder, processes)
     _refuse_all_refused(scored)
-    if out is not None and is_first():
-        named = {"pred": pred, "ref": ref, "mask": mask, "run": run, "std": std}
-        settings = {name: None if path is None else str(path) for name, path in named.items()}
-        _write(Path(out), scored, {**settings, **_told(how)})
+    if folder is not None and is_first():
+        _write(folder, scored, {name: path and str(path) for name, path in places.items()} | _told(how))
     return [one.row for one in scored]
+
+
+def _beams(wepl: Curve | Path | str | None, angles_deg: Sequence[float] | None) -> tuple[Curve | None, Angles]:
+    """The curve of path lengths, and the angles of the beams."""
+    if wepl is None and angles_deg:
+        raise InputError("angles are those of beams, whose path lengths need a curve: name one (--wepl), or no angles")
+    curve = curve_of(wepl) if isinstance(wepl, str | Path) else wepl
+    return curve, tuple(float(angle) for angle in angles_deg or ANGLES_DEG)
 
 
 def _told(how: Scoring) -> dict[str, Any]:
     return asdict(how) | {
         "regions": [f"{one.name}={one.low:g}..{one.high:g}" for one in how.regions],
-        "labels": None if how.labels is None else {str(number): name for number, name in how.labels.items()}
+        "labels": None if how.labels is None else {str(number): name for number, name in how.labels.items()},
+        "angles_deg": None if how.wepl is None else list(how.angles_deg),
     }
 
 
@@ -193,7 +217,8 @@ def _compared(found: Match, pred: Path, ref: Path, task: _Task) -> Row:
 def _alike(scored: Sequence[Scored]) -> list[Scored]:
     """All rows with the columns that any of them has; metrics stand together."""
     metrics = metric_columns([one.row for one in scored])
-    first, last = ("case", "patient", "status", "preset", "range"), ("dtype", "unit", "num_voxels", "mask", "note")
+    first = ("case", "patient", "status", "preset", "range")
+    last = ("dtype", "unit", "num_voxels", "mask", "infinite", "note")
     others = dict.fromkeys(name for one in scored for name in one.row if name not in {*first, *last, *metrics})
     names = (*first, *metrics, *others, *last)
     return [Scored(one.key, {name: one.row.get(name) for name in names}, one.sha256, one.files) for one in scored]

@@ -16,9 +16,11 @@ import numpy.typing as npt
 from medgan.errors import GeometryError, InputError
 from medgan.metrics.calibration import LEVELS, Calibration, calibration
 from medgan.metrics.labels import label_scores
+from medgan.metrics.measures import base_of, measure
 from medgan.metrics.presets import PRESETS, Preset
 from medgan.metrics.regions import Region, region_scores
 from medgan.metrics.slices import slice_jump, slice_roughness
+from medgan.metrics.water import ANGLES_DEG, Curve, wepl_scores
 from medgan.prep import NORMALISED_UNIT, resample
 from medgan.volume import Grid, Volume
 
@@ -28,14 +30,26 @@ Row = dict[str, Any]
 Range = tuple[float, float]
 Array = npt.NDArray[Any]
 
-UNKNOWN_UNIT = "a.u."
+UNKNOWN_UNIT, HU = "a.u.", "HU"
 STD = "standard deviation"
 SCORED = "scored"
 TOLERANCE_MM = 0.01
 COVERAGE = tuple(f"coverage_{100 * level:.0f}" for level in LEVELS)
 CALIBRATION = (*COVERAGE, "miscalibration", "ence", "spearman", "sigma_scale", "mean_sigma", "zero_sigma_share")
+WATER = ("wepl_mae", "wepl_bias", "range_error", "range_error_percent")
 SLICES = {"slice_roughness": slice_roughness, "slice_jump": slice_jump}
 _AXES = {"x": 0, "y": 1, "z": 2}  # left-right, back-front, bottom-top
+_TILT_DEG = 1.0  # more is worth a note
+_BY_REGION = {"mae", "bias", "volume_error", "dice", "surface_distance", "hd95"}
+_REASONS = {  # why there is no number
+    **dict.fromkeys(("ssim", "ms_ssim"), "no scored voxel is far enough inside the volume at every scale"),
+    **dict.fromkeys(SLICES, "there are no neighbours to compare, or an image does not change"),
+    **dict.fromkeys(("dice", "hd95", "surface_dice"), "the reference has no label"),
+    **dict.fromkeys(WATER, "no beam meets tissue in the mask"),
+    "nmse": "the reference is 0",
+    "nmi": "both images are constant",
+    "gradient_error": "no voxel has all its neighbours in the mask",
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,9 @@ class Scoring:
         labels: names of the labels of segmentations; numbers where they have none.
         tolerance_mm: how far voxels of one place may lie apart.
         resample: whether a prediction on another grid is resampled to the reference's instead of refused.
+        unit: of images that state none.
+        wepl: the curve by which errors of water-equivalent path length are computed, if they are.
+        angles_deg: of the gantry, for them: 0 from the front, 90 from the patient's left.
     """
 
     preset: str = "synthrad2023"
@@ -59,6 +76,9 @@ class Scoring:
     labels: Mapping[int, str] | None = None
     tolerance_mm: float = TOLERANCE_MM
     resample: bool = False
+    unit: str = UNKNOWN_UNIT
+    wepl: Curve | None = None
+    angles_deg: tuple[float, ...] = ANGLES_DEG
 
 
 @dataclass(frozen=True)
@@ -95,7 +115,7 @@ def score(
 
     Raises:
         InputError: if the preset is unknown, the mask is empty, the units or modalities contradict each other, the two
-            are swapped, `std` is none, or regions are asked of values that are not HU.
+            are swapped, `std` is none, or regions or path lengths are asked of values that are not HU.
         GeometryError: if the volumes do not lie on one grid.
 
     Example:
@@ -107,28 +127,24 @@ def score(
     how = how or Scoring()
     preset = preset_of(how.preset)
     _refuse_strange(pred, ref, case)
-    unit = _common_unit(pred, ref, case)
+    unit = _common_unit(pred, ref, how, case)
+    _refuse_without_hu(unit, how, case)
     placed = _placed(pred, ref, mask, how, case)
-    numbers = _numbers(placed, preset, how, unit)
-    found = None if std is None else _calibration(placed, _sigma(std, pred, ref, how, case))
-    told = _calibrated(found) if found else {}
+    sigma = None if std is None else _sigma(std, pred, ref, how, case)
+    found = None if sigma is None else calibration(placed.pred, placed.ref, sigma, placed.mask)
     organs = {} if labels is None else _organs(labels, ref, how, case)
+    numbers = {**_numbers(placed, preset, how), **(_calibrated(found) if found else {}), **organs}
+    assumed = (*_assumed(pred.unit, ref.unit, unit, how.value_range), *_tilted(placed.grid, how))
     return {
         **blank(case, SCORED, how),
-        **{name: value if math.isfinite(value) else None for name, value in {**numbers, **told, **organs}.items()},
+        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
         **({"error_by_sigma": [asdict(one) for one in found.bins]} if found else {}),
         "dtype": f"{pred.array.dtype}/{ref.array.dtype}",
         "unit": unit,
-        "num_voxels": placed.ref.size if placed.mask is None else int(placed.mask.sum()),
+        "num_voxels": placed.ref.size if placed.mask is None else int(np.count_nonzero(placed.mask)),
         "mask": mask is not None,
-        "note": "; ".join(
-            (
-                *placed.notes,
-                *(known := preset.notes(placed.pred, placed.ref, placed.mask)),
-                *_undefined({**numbers, **told}, is_known=bool(known)),
-                *_assumed(pred.unit, ref.unit, unit, how.value_range),
-            )
-        ),
+        "infinite": ", ".join(name for name, value in numbers.items() if _is_perfect(name, value)),
+        "note": "; ".join((*placed.notes, *_explained(numbers, preset, placed), *assumed)),
     }
 
 
@@ -141,12 +157,19 @@ def blank(case: str, status: str, how: Scoring, note: str = "") -> Row:
         "preset": preset.name,
         "range": [float(value) for value in how.value_range or preset.value_range],
         **dict.fromkeys((*preset.metrics, *SLICES)),
+        **_beams(how),
         "dtype": "",
         "unit": "",
         "num_voxels": 0,
         "mask": False,
+        "infinite": "",
         "note": note or ("" if status == SCORED else f"{status}: not scored"),
     }
+
+
+def _beams(how: Scoring) -> dict[str, str]:
+    angles = ", ".join(f"{angle:g}" for angle in how.angles_deg)
+    return {} if how.wepl is None else {"wepl_curve": how.wepl.name, "wepl_angles": angles}
 
 
 def preset_of(name: str) -> Preset:
@@ -179,8 +202,8 @@ def _refuse_strange(pred: Volume, ref: Volume, case: str) -> None:
         )
 
 
-def _common_unit(pred: Volume, ref: Volume, case: str) -> str:
-    """The unit of both; one that is not stated is taken to be the other's."""
+def _common_unit(pred: Volume, ref: Volume, how: Scoring, case: str) -> str:
+    """The unit of both; one that is not stated is taken to be the other's, or what was said of such images."""
     if (pred.unit == NORMALISED_UNIT) != (ref.unit == NORMALISED_UNIT):
         raise InputError(
             f"case {case!r}: the prediction is in {pred.unit}, the reference in {ref.unit}; an image in "
@@ -191,7 +214,15 @@ def _common_unit(pred: Volume, ref: Volume, case: str) -> str:
         raise InputError(
             f"case {case!r}: the prediction is in {pred.unit}, the reference in {ref.unit}; convert one of them"
         )
-    return stated.pop() if stated else UNKNOWN_UNIT
+    return stated.pop() if stated else how.unit
+
+
+def _refuse_without_hu(unit: str, how: Scoring, case: str) -> None:
+    asked = {"regions are ranges of HU": how.regions, "a curve of path lengths is one of HU": how.wepl}
+    for what, given in asked.items():
+        if given and unit != HU:
+            way = "say --unit HU if they are in HU" if unit == UNKNOWN_UNIT else "score them without"
+            raise InputError(f"case {case!r}: {what}, the images are in {unit}; {way}")
 
 
 def _placed(pred: Volume, ref: Volume, mask: Volume | None, how: Scoring, case: str) -> _Placed:
@@ -221,7 +252,7 @@ def _on_grid(
     apart = f", {volume.grid.distance_mm(ref.grid):.3g} mm apart" if volume.grid.shape == ref.grid.shape else ""
     raise GeometryError(
         f"case {case!r}: the {what} is not on the reference's grid: {volume.grid.describe()} "
-        f"and {ref.grid.describe()}{apart}; resample it to the reference first, or ask for it by --resample"
+        f"and {ref.grid.describe()}{apart}; resample it first, or ask for it by --resample-to reference"
     )
 
 
@@ -236,17 +267,15 @@ def _share_outside(grid: Grid, ref: Grid) -> float:
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def _numbers(placed: _Placed, preset: Preset, how: Scoring, unit: str) -> dict[str, float]:
-    pred, ref, mask, spacing = placed.pred, placed.ref, placed.mask, placed.grid.spacing_mm
-    numbers = dict(preset.score(pred, ref, mask, how.value_range, spacing_mm=spacing))
-    numbers |= {name: metric(pred, ref, mask, _AXES[how.across]) for name, metric in SLICES.items()}
-    if how.regions and unit != "HU":
-        raise InputError(f"regions are ranges of HU, the images are in {unit}; score them without --region")
-    return numbers | (region_scores(pred, ref, mask, spacing_mm=spacing, regions=how.regions) if how.regions else {})
-
-
-def _calibration(placed: _Placed, sigma: Array) -> Calibration:
-    return calibration(placed.pred, placed.ref, sigma, placed.mask)
+def _numbers(placed: _Placed, preset: Preset, how: Scoring) -> dict[str, float]:
+    images, spacing = (placed.pred, placed.ref, placed.mask), placed.grid.spacing_mm
+    numbers = dict(preset.score(*images, how.value_range, spacing_mm=spacing))
+    numbers |= {name: metric(*images, _AXES[how.across]) for name, metric in SLICES.items()}
+    if how.regions:
+        numbers |= region_scores(*images, spacing_mm=spacing, regions=how.regions)
+    if how.wepl:
+        numbers |= wepl_scores(*images, spacing_mm=spacing, curve=how.wepl, angles_deg=how.angles_deg)
+    return numbers
 
 
 def _sigma(std: Volume, pred: Volume, ref: Volume, how: Scoring, case: str) -> Array:
@@ -287,29 +316,45 @@ def _organs(labels: tuple[Volume, Volume], ref: Volume, how: Scoring, case: str)
 # --- notes ------------------------------------------------------------------------------------------------------------
 
 
-def _undefined(numbers: Mapping[str, float], *, is_known: bool) -> Iterator[str]:
-    """What is no number, and why, where the preset has not told it."""
+def _explained(numbers: Mapping[str, float], preset: Preset, placed: _Placed) -> Iterator[str]:
+    """What a preset tells of a pair, and why the other numbers are missing that are."""
+    told = preset.told(placed.pred, placed.ref, placed.mask)
+    yield from (note.text for note in told)
+    known = {name for note in told for name in note.explains}
     for name, value in numbers.items():
-        if not math.isfinite(value):
-            yield f"{name} is {'undefined' if is_known and math.isnan(value) else _why(name, value)}"
+        if not math.isfinite(value) and name not in known:
+            yield f"{name} is {_why(name, value)}"
+
+
+def _is_perfect(name: str, value: float) -> bool:
+    """Infinitely good, as a PSNR without error; an infinite error is none, but that of a voxel that is not finite."""
+    return value == math.inf and measure(name).better == "higher"
 
 
 def _why(name: str, value: float) -> str:
-    if name in SLICES:
-        return "undefined: there are no neighbours to compare, or an image does not change"
+    """What there is instead of a number, and what may be the reason."""
+    if _is_perfect(name, value):
+        return "infinite: no error is left in the range"
     if name in CALIBRATION:
         return "undefined: the errors or the standard deviation are the same everywhere"
-    if math.isinf(value):
-        return "infinite: no error is left in the range"
-    if "_" in name and name.rsplit("_", 1)[0] in {"mae", "bias", "dice", "volume_error"}:
-        return "undefined: neither image has the region"
-    return "undefined: no scored voxel is far enough inside the volume at every scale, or a voxel is not finite"
+    base = base_of(name)
+    known = "neither image has the region" if base in _BY_REGION and name != base else _REASONS.get(base)
+    return f"undefined: {', or '.join(filter(None, (known, 'a voxel is not finite')))}"
 
 
 def _assumed(pred: str, ref: str, unit: str, value_range: Range | None) -> Iterator[str]:
     if pred != ref:
         yield f"the {'prediction' if pred == UNKNOWN_UNIT else 'reference'} states no unit, taken as {unit}"
+    elif pred != unit:
+        yield f"no image states its unit, taken as {unit}"
     if value_range is not None:
         yield "the range is not the preset's"
-    elif unit != "HU":
+    elif unit != HU:
         yield f"the range is the preset's for HU, the unit is {unit}"
+
+
+def _tilted(grid: Grid, how: Scoring) -> Iterator[str]:
+    """Beams run along the axes of the array."""
+    angle = math.degrees(math.acos(min(1.0, float(np.diag(grid.direction).min()))))
+    if how.wepl and angle > _TILT_DEG:
+        yield f"beams run in the plane of the slices, whose axes are up to {angle:.1f}° off the patient's"

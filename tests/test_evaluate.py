@@ -130,7 +130,7 @@ def test_an_infinite_psnr_is_null_with_a_note(study):
     assert all(row["psnr"] is None and "psnr is infinite" in row["note"] for row in rows)
     assert all(row["mae"] == 0 and row["ssim"] == pytest.approx(1) for row in rows)
     numbers = summarise(rows)["psnr"]
-    assert (numbers.pop("n"), numbers.pop("num_patients"), numbers.pop("num_undefined")) == (0, 0, 3)
+    assert [numbers.pop(name) for name in ("n", "num_patients", "num_undefined", "num_infinite")] == [0, 0, 0, 3]
     assert set(numbers.values()) == {None}
 
 

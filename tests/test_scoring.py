@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jsonschema
 import numpy as np
 import pytest
+from command_line import medgan
 
 from medgan import Grid, Volume, evaluate, write
 from medgan import evaluate as evaluate_function
 from medgan.errors import GeometryError, InputError
+from medgan.metrics.presets import PRESETS
 from medgan.metrics.regions import Region
 from medgan.metrics.slices import slice_jump, slice_roughness
+from medgan.metrics.water import PROTONS
 from medgan.prep import resample
 from medgan.results import failures, summarise
 from medgan.scoring import Scoring, score
@@ -282,5 +285,138 @@ def test_slices_are_the_same_in_slabs_and_beside_nothing(
     mask = rng.random(ref.shape) < 0.7
     whole = [metric(pred, ref, mask, axis) for metric in (slice_roughness, slice_jump)]
     monkeypatch.setattr("medgan.metrics.pairs._SLAB_VOXELS", 1)
-    holed = [np.where(mask, image, hole) for image, hole in ((pred, np.nan), (ref, np.inf))]
-    assert [metric(*holed, mask, axis) for metric in (slice_roughness, slice_jump)] == pytest.approx(whole, rel=1e-12)
+    pred, ref = np.where(mask, pred, np.nan), np.where(mask, ref, np.inf)
+    assert [metric(pred, ref, mask, axis) for metric in (slice_roughness, slice_jump)] == pytest.approx(
+        whole, rel=1e-12
+    )
+
+
+# --- path lengths of beams --------------------------------------------------------------------------------------------
+
+WATER = Grid.regular((50, 60, 4), spacing_mm=(1, 1, 2))
+
+
+@pytest.fixture
+def beams(tmp_path: Path) -> Path:
+    """Water 50 mm deep behind 5 mm of air; 20 mm down 10 mm of bone, twice as dense; the prediction has half of that.
+
+    The target lies 35 to 40 mm below the front. Files run from left to right and from front to back, and say no unit.
+    """
+    places = np.arange(60)[::-1] - 5.0  # mm below the front, as the array runs from back to front
+    target = np.zeros(WATER.shape, np.uint8)
+    target[20:30, (places >= 35) & (places < 40)] = 1
+    for name, bone in (("ref", 1000), ("pred", 500)):
+        depths = np.select([places < 0, (places >= 20) & (places < 30), places < 50], [-1000, bone, 0], -1000)
+        image = np.broadcast_to(depths[None, :, None], WATER.shape).astype(np.int16)
+        write(Volume(image, WATER).reorient("LPS"), tmp_path / name / "p1.nii.gz")
+    write(Volume(target, WATER, "label"), tmp_path / "mask" / "p1.nii.gz")
+    (tmp_path / "curve.csv").write_text("HU,RSP\n-1000,0\n1000,2\n")
+    return tmp_path
+
+
+def of_beams(beams: Path, *angles: float) -> dict[str, Any]:
+    (row,) = evaluate(
+        beams / "pred",
+        beams / "ref",
+        mask=beams / "mask",
+        wepl=beams / "curve.csv",
+        angles_deg=angles,
+        unit="HU",
+        out=beams / "out",
+    )
+    return row
+
+
+def test_a_beam_through_bone_too_light_goes_too_far(beams: Path) -> None:
+    """From the front it crosses 10 mm that lack half a mm of water each; from behind and from the side it does not."""
+    row = of_beams(beams, 0)
+    assert (row["wepl_mae"], row["wepl_bias"], row["range_error"]) == pytest.approx((5, -5, 5))
+    assert row["range_error_percent"] == pytest.approx(100 * 5 / (39.5 + 10))
+    assert row["range_error_p95"] == pytest.approx(5)
+    for angle in (90, 180, 270):
+        assert [of_beams(beams, angle)[name] for name in ("wepl_mae", "wepl_bias", "range_error")] == [0, 0, 0]
+    assert of_beams(beams, 0, 90, 180, 270)["wepl_mae"] == pytest.approx(5 / 4)
+
+
+def test_curve_and_angles_are_told(beams: Path) -> None:
+    row = of_beams(beams, 0, 90)
+    curve = str(beams / "curve.csv")
+    assert (row["wepl_curve"], row["wepl_angles"]) == (curve, "0, 90")
+    assert row["note"].split("; ")[-1] == "no image states its unit, taken as HU"
+    record = json.loads((beams / "out" / "metrics.json").read_text())
+    assert record["settings"]["wepl"] == {"name": curve, "hu": [-1000, 1000], "values": [0, 2]}
+    assert record["settings"]["angles_deg"] == [0, 90]
+    jsonschema.validate(record, SCHEMA)
+    assert {"wepl_mae", "wepl_bias", "range_error", "range_error_p95", "range_error_percent"} < set(record["summary"])
+    (beams / "curve.csv").write_text("-1000,0\n0,1\n1000,3\n")  # another curve, other numbers
+    assert of_beams(beams, 0, 90)["wepl_mae"] == pytest.approx(10 / 2)
+
+
+def test_path_lengths_by_the_command(beams: Path) -> None:
+    asked = ["evaluate", beams / "pred", beams / "ref", "--mask", beams / "mask", "--wepl", beams / "curve.csv"]
+    done = medgan(*asked, "--unit", "HU", "--angle", "0", "--angle", "180", "--out", beams / "out")
+    assert done.code == 0
+    assert "WEPL error" in done.out
+    assert json.loads(medgan(*asked, "--unit", "HU", "--angle", "0", "--json").out)[0]["range_error"] == pytest.approx(
+        5
+    )
+    for wrong, told in (
+        (asked, "a curve of path lengths is one of HU, the images are in a.u.; say --unit HU if they are in HU"),
+        ([*asked[:5], "--angle", "90"], "angles are those of beams"),
+        ([*asked[:5], "--unit", "HU", "--wepl", "electrons"], "curve 'electrons' is unknown"),
+        ([*asked[:5], "--resample-to", "prediction"], "--resample-to prediction is unknown (accepted: reference"),
+    ):
+        done = medgan(*wrong)
+        assert done.code == 1
+        assert told in " ".join(done.err.split())
+
+
+def test_beams_in_tilted_slices_are_noted() -> None:
+    turn = np.radians(8)
+    direction = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
+    image = ct(grid=Grid.regular(GRID.shape, direction=direction))
+    assert "whose axes are up to 8.0° off" in score(image, image, how=Scoring(wepl=PROTONS))["note"]
+    assert "off the patient's" not in score(image, image)["note"]
+    assert "off the patient's" not in score(ct(), ct(), how=Scoring(wepl=PROTONS))["note"]
+
+
+# --- what is no number ------------------------------------------------------------------------------------------------
+
+
+def test_an_image_without_error_misses_no_limit(study: Path) -> None:
+    write(plus(ct(2), 0), study / "pred" / "p2.nii.gz")
+    rows = evaluate(study / "pred", study / "ref", out=study / "out")
+    assert [row["infinite"] for row in rows] == ["", "psnr", "", ""]
+    assert rows[1]["psnr"] is None
+    numbers = summarise(rows)["psnr"]
+    assert (numbers["n"], numbers["num_undefined"], numbers["num_infinite"]) == (3, 0, 1)
+    assert not failures(rows, {"psnr": 30, "ssim": 0.9})
+    assert failures(rows, {"psnr": 90})[0].startswith("psnr: the mean is")
+    assert not failures(rows[1:2], {"psnr": 90})
+    assert "p2" in (study / "out" / "metrics.csv").read_text()
+
+
+def test_what_is_undefined_misses_a_limit() -> None:
+    hole = ct()
+    hole.array[3, 3, 3] = np.nan
+    row = score(hole, ct(), case="p1")
+    assert (row["mae"], row["infinite"]) == (None, "")
+    assert failures([row], {"mae": 1000}) == ["mae: undefined in 1 cases"]
+    hole.array[3, 3, 3] = np.inf
+    row = score(hole, ct(), case="p1")
+    assert (row["mae"], row["infinite"]) == (None, "")  # an infinite error is no perfect one
+    assert "mae is undefined: a voxel is not finite" in row["note"]
+
+
+@pytest.mark.parametrize("preset", ["synthrad2025-fixed", "wang2004", "full"])
+def test_each_missing_number_is_explained_once(preset: str) -> None:
+    hole = ct()
+    hole.array[3, 3, 3] = np.nan
+    row = score(hole, ct(), how=Scoring(preset))
+    notes = row["note"].split("; ")
+    assert notes[0] == "undefined: a voxel of the mask is not finite"
+    assert not [note for note in notes if note.startswith(tuple(f"{name} is" for name in PRESETS[preset].metrics))]
+    small = score(ct(), plus(ct(), 1), how=Scoring(preset))
+    missing = [name for name in PRESETS[preset].metrics if small[name] is None]
+    assert len([note for note in small["note"].split("; ") if "undefined" in note]) == len(missing)
+    assert missing == [] if preset == "synthrad2025-fixed" else len(missing) in (2, 3, 4)

@@ -41,8 +41,8 @@ COMMANDS = {
     "compare": ["methods", "--ref", "--mask", "--preset", "--metric", "--missing", "--seed", "--out", "--json"],
     "evaluate": [
         "pred", "ref", "--mask", "--preset", "--range", "--region", "--pred-labels", "--ref-labels", "--label",
-        "--split", "--run", "--std", "--source", "--resample", "--tolerance", "--processes", "--fail-under", "--out",
-        "--json",
+        "--split", "--run", "--std", "--source", "--wepl", "--angle", "--unit", "--resample-to", "--tolerance",
+        "--processes", "--fail-under", "--out", "--json",
     ],
     "export": ["run_folder", "--share"],
     "gamma": [

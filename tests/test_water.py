@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from medgan.errors import GeometryError, InputError
 from medgan.metrics.rays import Rays
-from medgan.metrics.water import PHOTONS, PROTONS, Curve, beam_direction, read_curve, wepl, wepl_scores
+from medgan.metrics.water import PHOTONS, PROTONS, Curve, beam_direction, curve_of, read_curve, wepl, wepl_scores
 
 PLAIN = Curve((-1000, 1000), (0, 2), "plain")  # 1 + HU / 1000
 ANGLES = (0.0, 17.0, 45.0, 60.0, 90.0, 133.0, 180.0, 270.0, 301.5)
@@ -339,6 +339,8 @@ def test_a_curve_is_read_from_a_file(tmp_path, text):
         ("0,1\n5\n", "line 2: is '5'"),
         ("0,1\n5,1,2\n", "line 2"),
         ("0,1\nbone,2\n", "line 2: is 'bone 2'"),
+        ("0,1\n40,1.05\n60,1.02\n", r"values do not fall where HU rise; seen 1\.05 before 1\.02"),
+        ("-1000,1\n0,1000\n1000,1600\n", "relative to water, about 1 at 0 HU; seen 1000 there"),
     ],
 )
 def test_a_file_that_is_no_curve_is_refused(tmp_path, text, said):
@@ -354,3 +356,11 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     for name in ("scan.csv", "none.csv"):
         with pytest.raises(InputError, match=name):
             read_curve(tmp_path / name)
+
+
+def test_a_curve_has_a_name_or_is_in_a_file(tmp_path):
+    assert (curve_of("protons"), curve_of("photons")) == (PROTONS, PHOTONS)
+    (tmp_path / "photons").write_text("-1000,0\n0,1\n")
+    assert curve_of(tmp_path / "photons").values == (0, 1)
+    with pytest.raises(InputError, match=r"curve 'proton' is unknown \(accepted: protons, photons, or a file of lines"):
+        curve_of("proton")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from medgan.cli.base import AsJson, Device, app, printed
+from medgan.errors import InputError
 
 __all__ = ["compare", "evaluate", "gamma", "likeness"]
 
@@ -32,9 +33,16 @@ def evaluate(
     run_folder: Annotated[Path | None, typer.Option("--run", help="Compare in this run's unit and range.")] = None,
     std: Annotated[Path | None, typer.Option(help="σ of PRED: a map or a folder; CASE_std beside it if none.")] = None,
     source: Annotated[Path | None, typer.Option(help="What was translated, for the pictures of the report.")] = None,
-    resample: Annotated[
-        bool, typer.Option("--resample", help="Predictions on other grids to the reference's, which is noted.")
-    ] = False,
+    wepl: Annotated[
+        str | None, typer.Option(help="Errors of path length and range in water: protons, photons or a curve's file.")
+    ] = None,
+    angle: Annotated[
+        list[float] | None, typer.Option(help="Of the gantry, for --wepl, degrees; repeatable, else all around.")
+    ] = None,
+    unit: Annotated[str, typer.Option(help="Of images that state none, such as HU.")] = "a.u.",
+    resample_to: Annotated[
+        str | None, typer.Option(help="reference: predictions and masks on other grids to its, which is noted.")
+    ] = None,
     tolerance: Annotated[float, typer.Option(help="mm that voxels of one place may lie apart.")] = 0.01,
     processes: Annotated[int, typer.Option(help="Cases scored at once.")] = 1,
     fail_under: Annotated[
@@ -48,12 +56,19 @@ def evaluate(
     from medgan.tables import metrics_table
 
     choices: dict[str, Any] = {"preset": preset, "value_range": value_range, "run": run_folder, "split": split}
-    choices |= {"source": source, "resample": resample, "tolerance_mm": tolerance, "processes": processes}
-    choices |= {"mask": mask, "std": std, "out": out}
+    choices |= {"source": source, "tolerance_mm": tolerance, "processes": processes}
+    choices |= {"resample": _resampled(resample_to)}
+    choices |= {"mask": mask, "std": std, "out": out, "wepl": wepl, "angles_deg": angle, "unit": unit}
     choices |= {"labels": (pred_labels, ref_labels), "names": label or (), "limits": fail_under or ()}
     done = judge(pred, ref, regions=region or (), **choices)
     printed(done.rows, metrics_table(done.rows) + done.told(), as_json)
     raise typer.Exit(bool(done.failures))
+
+
+def _resampled(to: str | None) -> bool:
+    if to not in (None, "reference"):
+        raise InputError(f"--resample-to {to} is unknown (accepted: reference, whose grid predictions are brought to)")
+    return to is not None
 
 
 @app.command()

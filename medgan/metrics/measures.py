@@ -12,7 +12,7 @@ from typing import Literal
 
 from medgan.errors import InputError
 
-__all__ = ["MEASURES", "Better", "Measure", "measure"]
+__all__ = ["MEASURES", "SET_MEASURES", "Better", "Measure", "base_of", "measure"]
 
 Better = Literal["higher", "lower", "zero", "one", ""]
 IMAGE = "image"  # the unit of the images, whatever it is
@@ -85,7 +85,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("sigma_scale", "σ scale", "", "one"),
             Measure("mean_sigma", "Mean σ", IMAGE, ""),
             Measure("zero_sigma_share", "Share of σ = 0", "", "lower"),
-            Measure("coverage", "Coverage, %", "", ""),
+            Measure("coverage", "Coverage of σ", "", ""),
             Measure("frechet_distance", "Fréchet distance", "", "lower"),
             Measure("kid", "KID", "", "lower"),
             Measure("precision", "Precision", "", "higher"),
@@ -95,6 +95,38 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         )
     }
 )
+
+# Of sets of images, which have no cases: Naeem's coverage of real images is no coverage of intervals by errors.
+SET_MEASURES: Mapping[str, Measure] = MappingProxyType(
+    {name: MEASURES[name] for name in ("frechet_distance", "kid", "precision", "recall", "density", "diversity")}
+    | {"coverage": Measure("coverage", "Coverage", "", "higher")}
+)
+_LABELS = {  # where the part is a variant of the measure
+    "ssim_2d": "SSIM (slices)",
+    "ssim_wang2004": "SSIM (Wang 2004)",
+    "ssim_wang2004_2d": "SSIM (Wang 2004, slices)",
+    "ms_ssim_2d": "MS-SSIM (slices)",
+    "ms_ssim_wang2004": "MS-SSIM (Wang 2003)",
+    "ms_ssim_wang2004_2d": "MS-SSIM (Wang 2003, slices)",
+    "range_error_p95": "Range error, 95th percentile",
+}
+
+
+def base_of(name: str) -> str:
+    """The name of the measure that a column is one of.
+
+    Raises:
+        InputError: if there is none.
+
+    Example:
+        >>> base_of("surface_dice_liver"), base_of("range_error_percent")
+        ('surface_dice', 'range_error_percent')
+    """
+    bases = [base for base in MEASURES if name == base or name.startswith(f"{base}_")]
+    if not bases:
+        known = ", ".join(MEASURES)
+        raise InputError(f"no measure is called {name!r} (accepted: {known}, or one of these with _PART behind it)")
+    return max(bases, key=len)
 
 
 def measure(name: str) -> Measure:
@@ -106,11 +138,10 @@ def measure(name: str) -> Measure:
     Example:
         >>> measure("mae_bone").label, measure("mae_bone").in_unit("HU"), measure("surface_dice_liver").better
         ('MAE, bone', 'HU', 'higher')
+        >>> measure("ssim_wang2004_2d").label, measure("coverage_95").label
+        ('SSIM (Wang 2004, slices)', 'Coverage of σ, 95 %')
     """
-    bases = [base for base in MEASURES if name == base or name.startswith(f"{base}_")]
-    if not bases:
-        known = ", ".join(MEASURES)
-        raise InputError(f"no measure is called {name!r} (accepted: {known}, or one of these with _PART behind it)")
-    base = MEASURES[max(bases, key=len)]
-    part = name[len(base.name) + 1 :]
-    return replace(base, name=name, label=f"{base.label}, {part.replace('_', ' ')}") if part else base
+    base = MEASURES[base_of(name)]
+    part = name[len(base.name) + 1 :].replace("_", " ")
+    unit = " %" if base.name == "coverage" else ""
+    return replace(base, name=name, label=_LABELS.get(name, f"{base.label}, {part}{unit}")) if part else base

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from medgan.metrics.errors import bias, gradient_error, mae, nmse, psnr, rmse, tolerant_mae
 from medgan.metrics.image import (
@@ -19,11 +20,25 @@ from medgan.metrics.information import nmi
 from medgan.metrics.pairs import RANGE_2023, RANGE_2025, Array, Pair, Range, Spacing
 from medgan.metrics.ssim import ms_ssim_2003, nc_ssim, smallest_axis, ssim_2004
 
-__all__ = ["PRESETS", "Metric", "Preset"]
+__all__ = ["PRESETS", "Metric", "Note", "Preset"]
 
 Metric = Callable[[Array, Array, Array | None, Range, Spacing | None], float]
-Policy = Callable[[Pair], Iterator[str]]
 _AXIAL = 2  # across slices of a volume in RAS order
+
+
+class Note(NamedTuple):
+    """What is out of the ordinary about a pair.
+
+    Args:
+        text: for people.
+        explains: the metrics that it leaves without a number.
+    """
+
+    text: str
+    explains: tuple[str, ...] = ()
+
+
+Policy = Callable[[Pair, Collection[str]], Iterator[Note]]  # of a pair, in a preset of these metrics
 
 
 @dataclass(frozen=True)
@@ -67,8 +82,13 @@ class Preset:
         limits = value_range or self.value_range
         return {name: metric(pred, ref, mask, limits, spacing_mm) for name, metric in self.metrics.items()}
 
+    def told(self, pred: Array, ref: Array, mask: Array | None = None) -> list[Note]:
+        """Why numbers of a pair are undefined, and which of them a policy of the preset gave; nothing for most."""
+        pair = Pair.of(pred, ref, mask)
+        return [note for policy in self.policies for note in policy(pair, self.metrics)]
+
     def notes(self, pred: Array, ref: Array, mask: Array | None = None) -> list[str]:
-        """Why numbers of a pair are undefined, and which of them a policy of the preset gave; nothing for most.
+        """The same as text alone.
 
         Example:
             >>> from numpy import zeros
@@ -76,8 +96,7 @@ class Preset:
             >>> PRESETS["synthrad2023-fixed"].notes(thin, thin)
             ['ssim: the mask is all border, so none of it is left out']
         """
-        pair = Pair.of(pred, ref, mask)
-        return [note for policy in self.policies for note in policy(pair)]
+        return [note.text for note in self.told(pred, ref, mask)]
 
 
 def _plain(metric: Callable[[Array, Array, Array | None], float]) -> Metric:
@@ -102,32 +121,45 @@ def _gradient_error(pred: Array, ref: Array, mask: Array | None, _: Range, spaci
     return float("nan") if spacing is None else gradient_error(pred, ref, mask, spacing_mm=spacing)
 
 
-def _unfinished(pair: Pair) -> Iterator[str]:
+def _unfinished(pair: Pair, metrics: Collection[str]) -> Iterator[Note]:
     """Of presets whose metrics look at the mask alone."""
     if not pair.is_finite():
-        yield "undefined: a voxel of the mask is not finite"
+        yield Note("undefined: a voxel of the mask is not finite", tuple(metrics))
 
 
-def _unfinished_anywhere(pair: Pair) -> Iterator[str]:
+def _unfinished_anywhere(pair: Pair, metrics: Collection[str]) -> Iterator[Note]:
     if not pair.is_finite(anywhere=True):
-        yield "SSIM of wang2004 is undefined: a voxel of the volume is not finite, and windows reach beyond the mask"
+        text = "SSIM of wang2004 is undefined: a voxel of the volume is not finite, and windows reach beyond the mask"
+        yield Note(text, tuple(_column(name, metrics) for name in _WANG))
 
 
-def _too_small(pair: Pair) -> Iterator[str]:
+def _too_small(pair: Pair, metrics: Collection[str]) -> Iterator[Note]:
     shape = [pair.ref.shape[pair.order.index(axis)] for axis in range(3)]
-    for name, num_scales in {"SSIM": 1, "MS-SSIM": 5}.items():
-        for what, axes in {"in 3-D": shape, "in slices": shape[:_AXIAL]}.items():
-            fewest, seen = smallest_axis(num_scales), " × ".join(map(str, axes))
+    for name, num_scales in {"ssim": 1, "ms_ssim": 5}.items():
+        fewest, label = smallest_axis(num_scales), name.upper().replace("_", "-")
+        for what, suffix, axes in (("in 3-D", "", shape), ("in slices", "_2d", shape[:_AXIAL])):
             if min(axes) < fewest:
-                yield f"{name} of wang2004 {what} is undefined: it needs {fewest} voxels an axis, seen {seen}"
+                seen = " × ".join(map(str, axes))
+                text = f"{label} of wang2004 {what} is undefined: it needs {fewest} voxels an axis, seen {seen}"
+                yield Note(text, (_column(f"{name}{suffix}", metrics),))
 
 
-def _rescued_2023(pair: Pair) -> Iterator[str]:
-    yield from ssim_2023_rescues(pair.inside)
+def _column(name: str, metrics: Collection[str]) -> str:
+    """What a metric of Wang is called in a preset that has another SSIM, too, and in one that has not."""
+    longer = _long(name)
+    return longer if longer in metrics else name
 
 
-def _rescued_2025(pair: Pair) -> Iterator[str]:
-    yield from ms_ssim_2025_rescues(pair.inside)
+def _long(name: str) -> str:
+    return name.replace("ssim", "ssim_wang2004")
+
+
+def _rescued_2023(pair: Pair, _: Collection[str]) -> Iterator[Note]:
+    yield from map(Note, ssim_2023_rescues(pair.inside))
+
+
+def _rescued_2025(pair: Pair, _: Collection[str]) -> Iterator[Note]:
+    yield from map(Note, ms_ssim_2025_rescues(pair.inside))
 
 
 _ERRORS = {"mae": _plain(mae), "psnr": _ranged(psnr)}
@@ -143,7 +175,7 @@ _FULL: dict[str, Metric] = {
     "ssim": _ranged(ssim_2023_fixed),
     "ms_ssim": _ranged(ms_ssim_2025_fixed),
     "nc_ssim": _ranged(nc_ssim),
-    **{name.replace("ssim", "ssim_wang2004"): metric for name, metric in _WANG.items()},
+    **{_long(name): metric for name, metric in _WANG.items()},
     "nmi": _ranged(nmi),
     "gradient_error": _gradient_error,
     "tolerant_mae": _plain(tolerant_mae),

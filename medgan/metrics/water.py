@@ -7,10 +7,11 @@ the volume counts as nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -19,7 +20,18 @@ import numpy.typing as npt
 from medgan.errors import GeometryError, InputError
 from medgan.metrics.rays import Rays
 
-__all__ = ["PHOTONS", "PROTONS", "Curve", "beam_direction", "read_curve", "wepl", "wepl_scores"]
+__all__ = [
+    "ANGLES_DEG",
+    "CURVES",
+    "PHOTONS",
+    "PROTONS",
+    "Curve",
+    "beam_direction",
+    "curve_of",
+    "read_curve",
+    "wepl",
+    "wepl_scores",
+]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -43,7 +55,8 @@ class Curve:
         name: for people.
 
     Raises:
-        InputError: if there are not two points, the HU do not rise, or a value is negative or not finite.
+        InputError: if there are not two points, the HU do not rise, or a value is negative, not finite or below the
+            one before.
 
     Example:
         >>> PROTONS(np.array([-1000.0, 0.0, 1000.0])).round(4).tolist()
@@ -59,9 +72,12 @@ class Curve:
             raise InputError(f"{self.name}: has two or more pairs of HU and value; seen {len(self.hu)} pairs")
         if not np.isfinite([*self.hu, *self.values]).all() or min(self.values) < 0:
             raise InputError(f"{self.name}: HU are finite numbers, and values finite and 0 or more")
-        falls = [f"{low:g} before {high:g}" for low, high in pairwise(self.hu) if low >= high]
+        stays = [f"{low:g} before {high:g}" for low, high in pairwise(self.hu) if low >= high]
+        if stays:
+            raise InputError(f"{self.name}: HU rise from pair to pair; seen {stays[0]}")
+        falls = [f"{low:g} before {high:g}" for low, high in pairwise(self.values) if low > high]
         if falls:
-            raise InputError(f"{self.name}: HU rise from pair to pair; seen {falls[0]}")
+            raise InputError(f"{self.name}: values do not fall where HU rise; seen {falls[0]}")
 
     def __call__(self, hu: Array) -> Floats:
         """Values relative to water, float64; NaN where the HU are not finite."""
@@ -71,6 +87,28 @@ class Curve:
 
 PROTONS = Curve((-1000, 0, 41.46, 3000), (0.00106, 1, 1.04867, 2.5312), "proton stopping power, Schneider 1996")
 PHOTONS = Curve((-1000, 100.58, 3000), (0, 1.10058, 2.58746), "electron density, Thomas 1999")
+CURVES: Mapping[str, Curve] = MappingProxyType({"protons": PROTONS, "photons": PHOTONS})
+_OF_WATER = (0.9, 1.1)  # what a value at 0 HU may be
+
+
+def curve_of(name: str | Path) -> Curve:
+    """A curve by its name in `CURVES`, or one that is in a file.
+
+    Raises:
+        InputError: if there is neither, or as `read_curve`.
+
+    Example:
+        >>> curve_of("protons").name
+        'proton stopping power, Schneider 1996'
+    """
+    if str(name) in CURVES:
+        return CURVES[str(name)]
+    if not Path(name).is_file():
+        accepted = ", ".join(CURVES)
+        raise InputError(
+            f"curve {str(name)!r} is unknown (accepted: {accepted}, or a file of lines as 0,1.0: HU, value)"
+        )
+    return read_curve(Path(name))
 
 
 def read_curve(path: Path) -> Curve:
@@ -79,7 +117,7 @@ def read_curve(path: Path) -> Curve:
     Empty lines, lines that start with `#` and one line of headings at the top are skipped.
 
     Raises:
-        InputError: if the file cannot be read, a line is no pair of numbers, or as `Curve`.
+        InputError: if the file cannot be read, a line is no pair of numbers, water is not about 1, or as `Curve`.
     """
     path = Path(path)
     try:
@@ -94,7 +132,17 @@ def read_curve(path: Path) -> Curve:
         if len(words) != 2 or not all(map(_is_number, words)):
             raise InputError(f"{path}, line {number}: is {' '.join(words)!r}; a line is a HU and its value, as 0,1.0")
     hu, values = (tuple(float(words[column]) for _, words in rows) for column in (0, 1))
-    return Curve(hu, values, str(path))
+    curve = Curve(hu, values, str(path))
+    _refuse_absolute(curve)
+    return curve
+
+
+def _refuse_absolute(curve: Curve) -> None:
+    """Such as densities in g/l."""
+    low, high = _OF_WATER
+    water = float(curve(np.array(0.0)))
+    if not low <= water <= high:
+        raise InputError(f"{curve.name}: values are relative to water, about 1 at 0 HU; seen {water:g} there")
 
 
 def _is_number(word: str) -> bool:
