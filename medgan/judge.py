@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from medgan.scoring import SCORED
 __all__ = ["Judged", "judge", "report_of"]
 
 _DEFAULT = "default"
+_MOST_HASHED = 100  # cases whose hashes a page lists
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,19 @@ def report_of(out: Path) -> Path:
     """
     record = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     cases = [_images(row["case"], record["files"][row["case"]]) for row in record["rows"] if row["status"] == SCORED]
-    facts = {"versions": record["versions"], "schema": record["schema"], "sha256": record["sha256"]}
+    facts = {name: record[name] for name in ("versions", "bootstrap", "schema")}
+    facts |= {"sha256": _listed(record["sha256"])}
     settings = {name: value for name, value in record["settings"].items() if value not in (None, [], "")}
     paper_tables(record["rows"], out)
     return evaluation_report(record["rows"], cases, out / "report.html", provenance=facts, settings=settings)
+
+
+def _listed(hashes: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]] | str:
+    """By case; of many cases, where they stand."""
+    if len(hashes) <= _MOST_HASHED:
+        return hashes
+    whole = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+    return f"the files of {len(hashes)} cases in metrics.json, and of the table there (as sorted JSON) {whole}"
 
 
 def _images(case: str, files: Mapping[str, str]) -> CaseImages:

@@ -28,7 +28,7 @@ __all__ = ["SCHEMA", "Scored", "failures", "kept", "metric_columns", "remember",
 
 SCHEMA = "medgan.evaluation/1"
 _NO_CELLS = ("error_by_sigma",)  # a list of bins is no cell
-_NUM_RESAMPLES = 2000
+_NUM_RESAMPLES, _SEED = 2000, 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ def _number(row: Row, name: str) -> float | None:
 
 @lru_cache(maxsize=256)  # the file, the page, the tables and the limits of an evaluation all ask for the same
 def _statistics(numbers: tuple[float | None, ...], patients: tuple[str, ...]) -> Mapping[str, float | int | None]:
-    found = summary([math.nan if number is None else number for number in numbers], patients, resamples=_NUM_RESAMPLES)
+    values = [math.nan if number is None else number for number in numbers]
+    found = summary(values, patients, seed=_SEED, resamples=_NUM_RESAMPLES)
     told = found.to_json()
     names = ("n", "num_undefined", "num_patients", "mean", "sd", "median", "q1", "q3", "min", "max")
     infinite = numbers.count(math.inf)
@@ -165,6 +166,7 @@ def write_results(out: Path, scored: Sequence[Scored], settings: Mapping[str, An
         "counts": {status: sum(row["status"] == status for row in rows) for status in _statuses(rows)},
         "rows": rows,
         "settings": dict(settings),
+        "bootstrap": {"over": "patients", "resamples": _NUM_RESAMPLES, "seed": _SEED},
         "versions": versions(),
         "files": {one.row["case"]: dict(one.files) for one in scored},
         "sha256": {one.row["case"]: {role: seen for role, seen in one.sha256.items() if seen} for one in scored},

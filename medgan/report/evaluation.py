@@ -31,6 +31,7 @@ from medgan.report.scores import (
     headline,
     noted,
     ranked,
+    some,
     summary_rows,
 )
 from medgan.report.viewer import Viewer, view
@@ -42,6 +43,7 @@ Load = Callable[[CaseImages], CaseVolumes]
 Range = tuple[float, float]
 
 NUM_WORST = 3
+MOST_PRINTED = 100  # cases in the table on paper
 MOST_COUNTED = 100  # cases whose voxels are counted: a hundred have hundreds of millions, and are read in minutes
 _SAMPLED_CASES = 3
 _TAILS_PERCENT = (0.1, 99.9)
@@ -96,8 +98,10 @@ def evaluation_report(
         "evaluation.html.j2",
         title=title,
         places=_places(pictures),
-        ranking=ranking,
+        ranked_by=ranking.by,
+        unranked=some(ranking.unranked),
         **_numbers(rows, summary),
+        **_tables(rows, columns_of(summary, rows), ranking),
         **pictures,
         provenance=_listed(provenance),
         settings=_listed(settings),
@@ -113,11 +117,25 @@ def _numbers(rows: Sequence[Row], summary: Summary) -> dict[str, Any]:
         "summary": summary_rows(summary, columns),
         "bars": region_bars(summary, _unit(scored.values())),
         "reliabilities": reliabilities({"the predictions": rows}),
-        "columns": columns,
-        "print_columns": _groups(columns),
-        "has_patients": any(str(row.get("patient") or row["case"]) != str(row["case"]) for row in rows),
-        "case_rows": case_rows(rows, columns),
         "notes": noted(rows),
+    }
+
+
+def _tables(rows: Sequence[Row], columns: Sequence[Column], ranking: Ranking) -> dict[str, Any]:
+    """The table of all cases, and what of it a printed page has room for."""
+    lines = case_rows(rows, columns)
+    worst = (
+        set((ranking.cases or ranking.unranked)[:MOST_PRINTED])
+        if len(rows) > MOST_PRINTED
+        else {line.case for line in lines}
+    )
+    printed = [line for line in lines if line.case in worst]
+    return {
+        "columns": columns,
+        "has_patients": any(str(row.get("patient") or row["case"]) != str(row["case"]) for row in rows),
+        "case_rows": lines,
+        "print_columns": _groups(columns, is_cut=len(printed) < len(lines)),
+        "print_rows": printed,
     }
 
 
@@ -297,11 +315,11 @@ def _places(pictures: Mapping[str, Any]) -> list[tuple[str, str]]:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def _groups(columns: Sequence[Column]) -> list[list[int]]:
-    """Numbers of the columns that a sheet of paper has room for; none where one sheet holds all."""
-    if len(columns) <= _COLUMNS_IN_PRINT:
-        return []
+def _groups(columns: Sequence[Column], *, is_cut: bool) -> list[list[int]]:
+    """Numbers of the columns that a sheet of paper has room for; none where the table of the screen will do."""
     numbers = list(range(len(columns)))
+    if len(columns) <= _COLUMNS_IN_PRINT and not is_cut:
+        return []
     return [numbers[start : start + _COLUMNS_IN_PRINT] for start in range(0, len(columns), _COLUMNS_IN_PRINT)]
 
 

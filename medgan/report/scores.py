@@ -23,6 +23,7 @@ __all__ = [
     "headline",
     "noted",
     "ranked",
+    "some",
     "summary_rows",
 ]
 
@@ -32,6 +33,7 @@ Range = tuple[float, float]
 
 SCORED = "scored"
 _MOST_IN_A_LINE = 6
+_MOST_NAMED = 20
 _WAYS = {
     "higher": ("↑", "higher is better"),
     "lower": ("↓", "lower is better"),
@@ -182,9 +184,18 @@ def noted(rows: Sequence[Row]) -> list[tuple[str, str]]:
         if row.get("note"):
             found.setdefault(str(row["note"]), []).append(str(row["case"]))
     every = len(rows) > 1
-    return [
-        (note, "every case" if every and len(ones) == len(rows) else ", ".join(ones)) for note, ones in found.items()
-    ]
+    return [(note, "every case" if every and len(ones) == len(rows) else some(ones)) for note, ones in found.items()]
+
+
+def some(cases: Sequence[str]) -> str:
+    """Names of cases in a line, cut after twenty.
+
+    Example:
+        >>> some([f"p{n}" for n in range(3000)])[-27:]
+        'p17, p18, p19 and 2980 more'
+    """
+    more = f" and {len(cases) - _MOST_NAMED} more" if len(cases) > _MOST_NAMED else ""
+    return ", ".join(cases[:_MOST_NAMED]) + more
 
 
 def _column(name: str, unit: str) -> Column:
