@@ -129,7 +129,7 @@ def _first(path: Path, scanned: Scanned) -> _Like | None:
     try:
         plain = Plain(scanned.offset, allocated, stored, is_signed)
         return _Like(replace(header, plain=plain, scale=scale_of(own, path.name)), num_bytes)
-    except DicomError:
+    except (DicomError, *DAMAGE):
         return _Like(header, num_bytes)  # told when it is read
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "numbers",
     "open_dicom",
     "quietly",
+    "stored_bytes",
     "text",
     "values",
     "whole",
@@ -49,6 +50,7 @@ DAMAGE = (
     NotImplementedError,
     OverflowError,
     RecursionError,
+    StopIteration,  # pixels of fewer frames than there should be
     MemoryError,  # an element that claims gigabytes
     struct.error,
     zlib.error,
@@ -109,7 +111,7 @@ def number(dataset: Dataset, key: str) -> float | None:
     try:
         found = values(dataset, key)
         value = float(found[0]) if found else math.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return value if math.isfinite(value) else None
 
@@ -118,7 +120,7 @@ def numbers(dataset: Dataset, key: str, count: int) -> tuple[float, ...] | None:
     """A value of exactly so many finite numbers, else None."""
     try:
         found = tuple(float(value) for value in values(dataset, key))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if len(found) == count and all(map(math.isfinite, found)) else None
 
@@ -126,6 +128,12 @@ def numbers(dataset: Dataset, key: str, count: int) -> tuple[float, ...] | None:
 def whole(value: float | None) -> int | None:
     """A number as an integer."""
     return None if value is None else int(value)
+
+
+def stored_bytes(dataset: Dataset, key: str) -> bytes:
+    """A value that is bytes, such as PixelData; b"" where it is absent, empty or something else."""
+    value = dataset.get(key)
+    return bytes(value) if isinstance(value, (bytes, bytearray)) else b""
 
 
 def values(dataset: Dataset, key: str) -> list[Any]:

@@ -11,6 +11,7 @@ from pydicom import Dataset
 from pydicom.uid import JPEGExtended12Bit, RLELossless
 
 from medgan.errors import DicomError
+from medgan.formats.dicom.codestream import check_frames
 from medgan.formats.dicom.elements import DAMAGE, number, open_dicom
 
 __all__ = ["pixels_of"]
@@ -48,6 +49,7 @@ def _refuse_shifted(dataset: Dataset, path: Path) -> None:
 
 def _decoded(dataset: Dataset) -> Array:
     """One decoder for each encoding: of others that may be installed some end the whole process on damaged files."""
+    check_frames(dataset)
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax == RLELossless:
         dataset.pixel_array_options(decoding_plugin="pydicom")

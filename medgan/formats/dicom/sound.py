@@ -144,8 +144,9 @@ def _bad_geometry(header: Header) -> str:
 def _are_directions(orientation: tuple[float, ...]) -> bool:
     """True for two unit vectors at right angles."""
     row, column = np.array(orientation).reshape(2, 3)
-    lengths = np.linalg.norm([row, column], axis=1)
-    return bool(np.abs(lengths - 1).max() <= ANGLE_TOLERANCE and abs(row @ column) <= ANGLE_TOLERANCE)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm([row, column], axis=1)
+        return bool(np.abs(lengths - 1).max() <= ANGLE_TOLERANCE and abs(row @ column) <= ANGLE_TOLERANCE)
 
 
 def _refuse_two_scans(headers: Sequence[Header]) -> None:

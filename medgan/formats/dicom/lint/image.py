@@ -22,7 +22,18 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from medgan.formats.dicom.elements import DAMAGE, looks_like_dicom, number, numbers, open_dicom, quietly, text, values
+from medgan.formats.dicom.codestream import check_frames
+from medgan.formats.dicom.elements import (
+    DAMAGE,
+    looks_like_dicom,
+    number,
+    numbers,
+    open_dicom,
+    quietly,
+    stored_bytes,
+    text,
+    values,
+)
 from medgan.formats.dicom.lint.iod import Iod, Lack, iod_of, lacks
 from medgan.formats.dicom.mark import NOT_FOR_DIAGNOSIS
 
@@ -241,7 +252,7 @@ def _drop_damaged(dataset: Dataset) -> Iterator[str]:
         try:
             element = dataset[tag]
             inner = [one for item in element.value for one in item.iterall()] if element.VR == "SQ" else []
-            is_damaged = any(_is_sequence_lost(one) for one in (element, *inner))
+            is_damaged = any(_is_of_another_kind(one) for one in (element, *inner))
         except (*DAMAGE, OSError):
             is_damaged = True
         if is_damaged:
@@ -249,9 +260,15 @@ def _drop_damaged(dataset: Dataset) -> Iterator[str]:
             yield str(tag)
 
 
-def _is_sequence_lost(element: DataElement) -> bool:
-    """True if what should be a sequence was stored as something else."""
-    return element.keyword.endswith("Sequence") and element.VR != "SQ" and dictionary_VR(element.tag) == "SQ"
+def _is_of_another_kind(element: DataElement) -> bool:
+    """True if what should be items, bytes, or text and numbers was stored as another of these three."""
+    if not element.keyword or element.tag.is_private:
+        return False
+    accepted = dictionary_VR(element.tag)
+    if "SQ" in (accepted, element.VR):
+        return accepted != element.VR
+    is_bytes = all(vr.startswith("O") for vr in accepted.split(" or "))
+    return is_bytes and not isinstance(element.value, (bytes, bytearray, type(None)))
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------------
@@ -263,10 +280,11 @@ def _pixels(dataset: Dataset) -> Pixels:
         return Pixels()
     is_plain = _syntax(dataset) in _PLAIN
     needed = _needed_bytes(dataset)
-    facts = Pixels(num_bytes=len(dataset[held].value) if is_plain else None, needed_bytes=needed)
+    facts = Pixels(num_bytes=len(stored_bytes(dataset, held)) if is_plain else None, needed_bytes=needed)
     if is_plain and (facts.num_bytes or 0) < needed:
         return facts
     try:
+        check_frames(dataset)
         array = pixel_array(dataset, raw=True, decoding_plugin=_plugin(dataset))
     except (*DAMAGE, MemoryError, RuntimeError) as error:
         return replace(facts, undecodable=type(error).__name__)
@@ -295,7 +313,8 @@ def _measured(dataset: Dataset, array: npt.NDArray[Any], facts: Pixels) -> Pixel
 
 
 def _needed_bytes(dataset: Dataset) -> int:
-    counts = [int(number(dataset, key) or 1) for key in ("NumberOfFrames", "SamplesPerPixel", "Rows", "Columns")]
+    keys = ("NumberOfFrames", "SamplesPerPixel", "Rows", "Columns")
+    counts = [max(1, int(number(dataset, key) or 1)) for key in keys]
     num_bits = math.prod(counts) * int(number(dataset, "BitsAllocated") or 8)
     if text(dataset, "PhotometricInterpretation") == "YBR_FULL_422":
         num_bits = num_bits * 2 // 3
@@ -308,6 +327,7 @@ def _beyond_bits(dataset: Dataset) -> int:
     if number(dataset, "BitsAllocated") != 16 or bits is None or not 0 < bits < 16:
         return 0
     order = ">" if _syntax(dataset) == ExplicitVRBigEndian else "<"
-    above = np.frombuffer(dataset.PixelData, f"{order}u2", count=_needed_bytes(dataset) // 2) >> int(bits)
+    content = stored_bytes(dataset, "PixelData")[: _needed_bytes(dataset) // 2 * 2]
+    above = np.frombuffer(content, f"{order}u2") >> int(bits)
     sign = 0xFFFF >> int(bits) if number(dataset, "PixelRepresentation") == 1 else 0
     return int(np.count_nonzero((above != 0) & (above != sign)))
