@@ -7,8 +7,9 @@ import importlib.util
 import json
 import random
 import shutil
+import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -19,6 +20,19 @@ import numpy as np
 import pydicom
 import pytest
 from command_line import medgan
+from dicom_damage import (
+    WAYS,
+    Damage,
+    emptied,
+    gone,
+    of_another_length,
+    of_another_value,
+    of_another_vr,
+    places,
+    repeated,
+    steady,
+    with_value,
+)
 from dicom_folders import make_slices, ramp, save, save_one
 from pydicom import DataElement, Dataset
 from pydicom.config import IGNORE
@@ -32,7 +46,7 @@ from medgan.formats.dicom.elements import quietly
 from medgan.formats.dicom.lint import RULES
 from medgan.formats.dicom.lint.image import open_image
 from medgan.formats.dicom.lint.iod import iod_of
-from medgan.lint import lint
+from medgan.lint import Verdict, lint
 from medgan.volume import Grid, Synthesis, Volume
 
 Slices = list[Dataset]
@@ -675,20 +689,134 @@ def test_the_docs_tell_every_rule() -> None:
     assert {rule.strip("`"): severity for rule, severity in told.items()} == dict(RULES)
 
 
-def test_damaged_files_break_nothing(place: Path, tmp_path: Path) -> None:
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> dict[str, list[bytes]]:
+    """The files of series, the same bytes on every day."""
+    known: dict[str, str] = {}
+    return {name: steady(place / name, known) for name in ("source", "ct", "scan", "pet")}
+
+
+def judged(contents: Sequence[bytes], folder: Path, source: Path | None = None) -> Verdict | None:
+    """What is said of files; None where it is that none of them is DICOM. Anything else that is raised is a fault."""
+    with_files(contents, folder)
+    try:
+        verdict = lint(folder, source=source)
+    except InputError as error:
+        assert "holds no DICOM" in str(error)  # noqa: PT017
+        return None
+    assert 1 <= verdict.num_files <= len(contents)
+    assert verdict.describe()
+    return verdict
+
+
+def with_files(contents: Sequence[bytes], folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    for number, content in enumerate(contents):
+        (folder / f"{number}.dcm").write_bytes(content)
+    return folder
+
+
+def test_the_files_that_are_damaged_are_whole(whole: dict[str, list[bytes]], tmp_path: Path) -> None:
+    source = with_files(whole["source"], tmp_path / "source")
+    for name in ("ct", "scan", "pet"):
+        folder = with_files(whole[name], tmp_path / name)
+        assert lint(folder, source=source if name != "scan" else None).complaints == ()
+        assert len([*places(whole[name][0])]) >= 50
+
+
+@pytest.mark.parametrize("name", ["ct", "pet"])
+@pytest.mark.parametrize("way", [gone, emptied])
+def test_an_element_less_or_without_a_value_breaks_nothing(
+    whole: dict[str, list[bytes]], tmp_path: Path, name: str, way: Damage
+) -> None:
+    """Each element of a file, those in sequences too."""
+    content = whole[name][0]
+    for place in places(content):
+        judged([way(content, place, random.Random(0))], tmp_path)
+
+
+@pytest.mark.parametrize("way", [of_another_vr, of_another_value, repeated, of_another_length])
+def test_a_damaged_element_breaks_nothing(whole: dict[str, list[bytes]], tmp_path: Path, way: Damage) -> None:
+    rng = random.Random(way.__name__)
+    for _ in range(80):
+        content = whole[rng.choice(["ct", "scan", "pet"])][0]
+        judged([way(content, rng.choice([*places(content)]), rng)], tmp_path)
+
+
+def test_damage_all_over_a_series_breaks_nothing(whole: dict[str, list[bytes]], tmp_path: Path) -> None:
+    """Several elements of each file, and of its source, in one way for all or in one of its own for each."""
+    rng = random.Random(0)
+    for _ in range(20):
+        name, seeds = rng.choice(["ct", "pet"]), rng.choices(range(9), k=12)
+        seeds = seeds if rng.random() < 0.5 else seeds[:1] * 12
+        files = [damaged(one, seed) for one, seed in zip([*whole[name], *whole["source"]], seeds, strict=True)]
+        source = with_files(files[6:], tmp_path / "source")
+        if judged(files[6:], source) is not None:
+            judged(files[:6], tmp_path / "made", source)
+
+
+def damaged(content: bytes, seed: int) -> bytes:
+    rng = random.Random(seed)
+    for _ in range(3):
+        content = rng.choice(WAYS)(content, rng.choice([*places(content)]), rng)
+    return content
+
+
+def test_damaged_bytes_break_nothing(whole: dict[str, list[bytes]], tmp_path: Path) -> None:
     """Bytes changed, cut out and put in at random: complaints of whatever kind, never a traceback."""
     rng = random.Random(0)
-    files = [path for name in ("ct", "scan", "pet") for path in sorted((place / name).iterdir())[:2]]
-    for _ in range(400):
-        content = bytearray(rng.choice(files).read_bytes())
+    files = [content for name in ("ct", "scan", "pet") for content in whole[name][:2]]
+    for _ in range(150):
+        content = bytearray(rng.choice(files))
         for _ in range(rng.choice([1, 3, 10])):
             where = rng.randrange(128, len(content))
             if rng.random() < 0.3:
                 del content[where : where + rng.randrange(1, 5)]
             else:
                 content[where : where + 2] = rng.choice([b"SQ", b"UN", b"DS", b"\0\0", b"\xff\xff", b"OW", b"9 "])
-        (tmp_path / "one.dcm").write_bytes(content)
-        try:
-            assert lint(tmp_path).num_files == 1
-        except InputError as error:
-            assert "holds no DICOM" in str(error)  # noqa: PT017
+        judged([bytes(content)], tmp_path)
+
+
+def changed(content: bytes, key: str, value: bytes, vr: str = "") -> bytes:
+    tag = struct.pack("<2H", *divmod(tag_for_keyword(key) or 0, 1 << 16))
+    place = next(place for place in places(content) if content[place.start : place.value].startswith(tag))
+    return with_value(content, place, value, vr)
+
+
+def told_of(content: bytes, folder: Path) -> set[tuple[str, str]]:
+    verdict = judged([content], folder)
+    assert verdict is not None
+    return {(one.rule, one.message) for one in verdict.complaints}
+
+
+def test_empty_pixels_are_told(whole: dict[str, list[bytes]], tmp_path: Path) -> None:
+    assert told_of(changed(whole["scan"][0], "PixelData", b""), tmp_path) == {
+        ("conditional-absent", "PixelData is empty: type 1C"),
+        ("pixel-length", "PixelData has 0 bytes; its matrix takes 160"),
+    }
+
+
+@pytest.mark.parametrize(("vr", "value"), [("UL", b"\1\0\0\0"), ("FD", bytes(8)), ("DS", b"1\\2"), ("SQ", b"")])
+def test_pixels_that_are_no_bytes_are_told(
+    whole: dict[str, list[bytes]], tmp_path: Path, vr: str, value: bytes
+) -> None:
+    assert told_of(changed(whole["scan"][0], "PixelData", value, vr), tmp_path) == {
+        ("damaged-value", "(7FE0,0010) cannot be decoded"),
+        ("conditional-absent", "PixelData is absent: type 1C"),
+    }
+
+
+def test_items_where_text_belongs_are_told_and_not_printed(whole: dict[str, list[bytes]], tmp_path: Path) -> None:
+    item = b"\xfe\xff\x00\xe0" + struct.pack("<L", 14) + b"\x10\0\x10\0PN\x06\0Secret"
+    told = told_of(changed(whole["ct"][0], "Modality", item, "SQ"), tmp_path)
+    assert ("damaged-value", "(0008,0060) cannot be decoded") in told
+    assert not any("Secret" in message for _, message in told)
+
+
+def test_more_bits_than_there_are_numbers_for_are_told(whole: dict[str, list[bytes]], tmp_path: Path) -> None:
+    content = changed(whole["scan"][0], "BitsStored", b"\xff\xff")
+    content = content.replace(b"\x28\0\x00\x01US", b"\x28\0\x20\x01US\2\0\3\0\x28\0\x00\x01US")
+    assert ("bits", "BitsStored is 65535, more than BitsAllocated 16") in told_of(content, tmp_path)

@@ -21,6 +21,7 @@ _LOSSY = {
     "1.2.840.10008.1.2.4.91": "JPEG 2000",
     "1.2.840.10008.1.2.4.203": "HTJ2K",
 }
+_MOST_BITS = 64  # of a pixel: the most that BitsAllocated takes
 _SAMPLES = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3, "YBR_FULL": 3, "YBR_FULL_422": 3}
 
 
@@ -94,7 +95,7 @@ def series_extremes(image: Image) -> Iterator[str]:
 def padding_beyond_bits(image: Image) -> Iterator[str]:
     """A PixelPaddingValue that no pixel of so many bits can have."""
     padding, stored = number(image.dataset, "PixelPaddingValue"), number(image.dataset, "BitsStored")
-    if padding is None or stored is None:
+    if padding is None or stored is None or not 1 <= stored <= _MOST_BITS:
         return
     signed = number(image.dataset, "PixelRepresentation") == 1
     low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1) - 1) if signed else (0, 2**stored - 1)

@@ -60,7 +60,7 @@ def damaged_file(image: Image) -> Iterator[str]:
 
 
 def damaged_value(image: Image) -> Iterator[str]:
-    """An attribute that cannot be decoded."""
+    """An attribute that cannot be decoded, or whose value is of another kind than it should be."""
     for tag in image.damaged:
         yield f"{tag} cannot be decoded"
 
