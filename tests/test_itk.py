@@ -373,6 +373,30 @@ def test_a_cut_file_is_refused(tmp_path: Path, ending: str, kept: int) -> None:
         read(path)
 
 
+def test_a_header_whose_only_ndims_is_behind_its_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.mha"
+    path.write_bytes(b"ObjectType = Image\nDimSize = 1 1 1\nElementDataFile = LOCAL\nNDims = 3\n")
+    with pytest.raises(InputError, match="NDims = 0"):
+        read(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_steps_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.mha"
+    lines = ["NDims = 3", "DimSize = 1 1 1", "ElementSpacing = 1e200 1 1", "TransformMatrix = 1e200 0 0 0 1 0 0 0 1"]
+    path.write_text("\n".join([*lines, "ElementType = MET_SHORT", "ElementDataFile = LOCAL\n\0\0"]))
+    with pytest.raises(InputError, match=r"x\.mha"):
+        read(path)
+
+
+def test_a_message_quotes_little_of_a_damaged_file(tmp_path: Path) -> None:
+    path = itk.write(Volume(values((2, 3, 4), np.int16), Grid.regular((2, 3, 4))), tmp_path / "x.nrrd")
+    path.write_bytes(path.read_bytes().replace(b"sizes: 2", b"sizes: " + b"x" * 5000))
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert len(str(caught.value)) < 300 + 150 + len(str(path))
+
+
 def outcome(path: Path) -> str:
     try:
         itk.read(path)

@@ -260,6 +260,40 @@ def test_a_header_that_claims_terabytes_takes_no_memory(tmp_path: Path, packed: 
         nifti.read(path)
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize(("offset", "name"), [(108, "vox_offset"), (116, "scl_inter")])
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, offset: int, name: str, value: float) -> None:
+    path = saved(tmp_path / "x.nii", nib.Nifti1Image(ramp(), OBLIQUE.affine))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<f", content, 112, 1.0)  # a slope, without which nobody looks at the intercept
+    struct.pack_into("<f", content, offset, value)
+    path.write_bytes(bytes(content))
+    with pytest.raises(NiftiError, match=r"x\.nii"):
+        nifti.read(path)
+    assert "\n" not in outcome(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_beyond_what_floats_hold_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.nii", nib.Nifti1Image(ramp(), OBLIQUE.affine))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<2f", content, 112, 3e38, 0.5)
+    path.write_bytes(bytes(content))
+    with pytest.raises(NiftiError, match="NaN or infinite"):
+        nifti.read(path)
+
+
+def test_an_image_too_large_for_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "x.nii", nib.Nifti1Image(ramp(), OBLIQUE.affine))
+
+    def full(*_: object) -> None:
+        raise MemoryError("Unable to allocate 10 GiB")
+
+    monkeypatch.setattr("medgan.formats.nifti.reading.filled", full)
+    with pytest.raises(NiftiError, match="needs more memory than there is"):
+        nifti.read(path)
+
+
 def test_an_image_without_voxels_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.nii", nib.Nifti1Image(ramp(), OBLIQUE.affine))
     content = bytearray(path.read_bytes())

@@ -18,10 +18,11 @@ from isal import igzip as _reading
 from isal import igzip_threaded as _writing
 from isal import isal_zlib
 
-__all__ = ["MAX_RATIO", "PACKING_DAMAGE", "is_gzip", "opened", "packing", "unpacked"]
+__all__ = ["LONGEST_REASON", "MAX_RATIO", "PACKING_DAMAGE", "is_gzip", "opened", "packing", "unpacked"]
 
 MAX_RATIO = 1040  # no byte of a deflate stream becomes more
 PACKING_DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, cast(Any, isal_zlib.error))
+LONGEST_REASON = 300  # letters of a message that quotes a damaged file
 _GZIP = b"\x1f\x8b"
 _LEVEL = 2
 _BLOCK = 1 << 20

@@ -97,8 +97,9 @@ def scaled(raw: Array, slope: float, inter: float) -> Array:
     is_whole = raw.dtype.kind in "iu" and float(slope).is_integer() and float(inter).is_integer()
     dtype = _whole_type(raw, slope, inter) if is_whole else np.result_type(raw.dtype, np.float32)
     values = np.empty_like(raw, dtype=dtype)
-    for source, target in zip(slabs(raw), slabs(values), strict=True):
-        target[...] = source.astype(np.float64) * slope + inter
+    with np.errstate(over="ignore", invalid="ignore"):  # readers count what is not finite afterwards
+        for source, target in zip(slabs(raw), slabs(values), strict=True):
+            target[...] = source.astype(np.float64) * slope + inter
     return values
 
 

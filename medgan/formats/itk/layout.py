@@ -16,7 +16,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from medgan.errors import GeometryError, InputError
-from medgan.formats.packed import MAX_RATIO, PACKING_DAMAGE, unpacked
+from medgan.formats.packed import LONGEST_REASON, MAX_RATIO, PACKING_DAMAGE, unpacked
 from medgan.formats.sidecar import Marks
 from medgan.formats.voxels import count_not_finite, filled
 from medgan.volume import Grid
@@ -71,13 +71,16 @@ def start_of(path: Path, length: int = _MAX_HEADER) -> bytes:
 def damage_named(path: Path) -> Iterator[None]:
     """What a damaged or missing file raises becomes an InputError that names it."""
     try:
-        yield
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+            yield
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror}); check path and permissions") from None
     except GeometryError as error:
         raise InputError(f"{path}: {error}; correct its header") from None
+    except MemoryError as error:
+        raise InputError(f"{path}: needs more memory than there is ({error}); crop it, or free some") from None
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
         raise InputError(f"{path}: is damaged or cut short ({reason}); copy or convert it again") from error
 
 

@@ -107,8 +107,9 @@ def _refuse_other_images(fields: dict[str, str], path: Path) -> None:
 def _shape(fields: dict[str, str], path: Path) -> tuple[int, ...]:
     """The number of voxels along each axis, as many axes as NDims says."""
     sizes = tuple(int(part) for part in fields.get("DimSize", "").split())
-    if not sizes or len(sizes) != int(fields["NDims"]) or min(sizes) < 1:
-        raise InputError(f"{path}: has no voxels or a wrong DimSize ({sizes} for NDims = {fields['NDims'][:10]})")
+    stated = fields.get("NDims", "0")
+    if not sizes or len(sizes) != int(stated) or min(sizes) < 1:
+        raise InputError(f"{path}: has no voxels or a wrong DimSize ({sizes[:8]} for NDims = {stated[:10]})")
     if len(sizes) < 2:
         raise InputError(f"{path}: has one axis; medgan reads images of two or three")
     if int(np.prod(sizes[3:], dtype=object)) > 1:

@@ -10,11 +10,17 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from medgan.errors import NiftiError
-from medgan.formats.packed import PACKING_DAMAGE
+from medgan.formats.packed import LONGEST_REASON, PACKING_DAMAGE
 
 __all__ = ["DAMAGE", "damage_named", "data_file", "header_file"]
 
-DAMAGE: tuple[type[Exception], ...] = (*PACKING_DAMAGE, ValueError, HeaderDataError, WrapStructError)
+DAMAGE: tuple[type[Exception], ...] = (
+    *PACKING_DAMAGE,
+    ValueError,
+    OverflowError,  # an offset of infinity
+    HeaderDataError,
+    WrapStructError,
+)
 
 
 @contextmanager
@@ -24,8 +30,10 @@ def damage_named(path: Path) -> Iterator[None]:
         yield
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise NiftiError(f"{path}: cannot be opened ({error.strerror}); check path and permissions") from None
+    except MemoryError as error:
+        raise NiftiError(f"{path}: needs more memory than there is ({error}); crop it, or free some") from None
     except DAMAGE as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
         raise NiftiError(f"{path}: is damaged or cut short ({reason}); copy or convert it again") from error
 
 

@@ -140,7 +140,7 @@ def _array(header: Any, path: Path) -> Array:
         # Only at its end does a gzip file tell whether its bytes are what was written.
         while stream.read(1 << 20):
             pass
-    slope, inter = header.get_slope_inter()
+        slope, inter = header.get_slope_inter()
     return scaled(raw, 1.0 if slope is None else slope, inter or 0.0)
 
 
