@@ -398,6 +398,24 @@ def test_both_sides_are_of_as_many_images() -> None:
     assert {real for real, _ in seen} == {20}
 
 
+def test_both_sides_are_of_as_many_patients() -> None:
+    """A row is the number of its patient; B has 5 patients of 4 images."""
+    real, patients = np.repeat(np.arange(10.0), 4)[:, None], [str(number // 4) for number in range(40)]
+
+    def counts(_: Array, other: Array) -> dict[str, float]:
+        each = np.unique(other, return_counts=True)[1]
+        return {"images": float(len(other)), "patients": float(len(each)), "most": float(each.max())}
+
+    for num_fake, per, expected in ((40, 4, (20, 5, 4)), (40, 2, (20, 10, 2)), (6, 2, (6, 3, 2)), (3, 1, (3, 3, 1))):
+        fake = np.repeat(np.arange(num_fake // per), per)
+        found = against_real(
+            counts, real, fake[:, None].astype(float), patients, fake_patients=list(map(str, fake)), splits=5
+        )
+        assert (found["images"].value, found["patients"].value, found["most"].value) == expected
+        assert found["images"].floor == expected[0]
+        assert found["patients"].floor == min(5, expected[1])
+
+
 @given(st.floats(-9, 9), st.floats(-9, 9), st.floats(0, 1))
 def test_gap_closed_is_how_far_between_ceiling_and_floor(floor: float, ceiling: float, share: float) -> None:
     if abs(floor - ceiling) < 1e-3:

@@ -39,17 +39,67 @@ def rows(count: int, width: int, seed: int, shift: float = 0.0) -> FeatureSet:
 # --- features ---------------------------------------------------------------------------------------------------------
 
 
-def test_one_population_lies_at_the_floor_and_another_above() -> None:
-    real, alike, other = rows(80, 6, 1), rows(60, 6, 2), rows(60, 6, 3, shift=1.5)
-    near, far = compare_sets(alike, real), compare_sets(other, real)
+def shift_from_floor(name: str, per_patient: tuple[int, int]) -> float:
+    """Mean of value less floor over draws of one population, in standard errors."""
+    found = []
+    for seed in range(30):
+        synthetic, real = rows(160, 6, 1000 + seed), rows(80, 6, seed)
+        sets = [
+            FeatureSet(one.rows[:: 2 // per], one.patients[:: 2 // per])
+            for one, per in zip((synthetic, real), per_patient, strict=True)
+        ]
+        found.append(compare_sets(*sets, splits=4, seed=seed).scores[name])
+    apart = np.array([one.value - one.floor for one in found])
+    return float(apart.mean() / (apart.std(ddof=1) / math.sqrt(len(found))))
+
+
+@pytest.mark.parametrize("name", ["frechet_distance", "kid", "precision", "recall", "density", "coverage"])
+@pytest.mark.parametrize("per_patient", [(1, 1), (2, 2), (2, 1)])
+def test_one_population_lies_at_its_floor(name: str, per_patient: tuple[int, int]) -> None:
+    """Also where images of a patient are alike: both sides are of as many patients."""
+    assert abs(shift_from_floor(name, per_patient)) < 4
+
+
+def test_more_people_on_the_synthetic_side_are_told_of() -> None:
+    single = rows(80, 6, 2)
+    single = FeatureSet(single.rows[::2], single.patients[::2])
+    (note,) = compare_sets(single, rows(80, 6, 1)).notes
+    assert note.startswith("40 synthetic images are of 40 patients, as many real ones of 20, ")
+    assert shift_from_floor("frechet_distance", (1, 2)) < -4  # as the note says
+    assert abs(shift_from_floor("kid", (1, 2))) < 4
+    assert compare_sets(rows(80, 6, 2), rows(80, 6, 1)).notes == ()
+    (note,) = compare_sets(single, rows(80, 6, 1), rows(40, 6, 3)).notes
+    assert "as many real ones of 20, " in note
+
+
+def test_another_population_lies_above_the_floor() -> None:
+    far = compare_sets(rows(60, 6, 3, shift=1.5), rows(80, 6, 1))
     for name in ("frechet_distance", "kid"):
-        assert near.scores[name].floor_low <= near.scores[name].value <= near.scores[name].floor_high
         assert far.scores[name].low > far.scores[name].floor_high
     for name in ("precision", "recall", "coverage"):
-        assert near.scores[name].value > 0.85 * near.scores[name].floor
         assert far.scores[name].high < far.scores[name].floor_low
-    assert near.kid.low < 0 < near.kid.high
     assert far.kid.low > 0
+    near = compare_sets(rows(60, 6, 2), rows(80, 6, 1))
+    assert near.kid.low < 0 < near.kid.high
+
+
+def test_a_kind_of_image_that_is_never_made_costs_recall_and_coverage_not_precision() -> None:
+    def of_two_kinds(seed: int) -> FeatureSet:
+        both = rows(120, 5, seed)
+        kind = np.arange(120) // 2 % 2
+        return FeatureSet(both.rows + 8 * kind[:, None] * np.eye(5)[0], both.patients)
+
+    real, synthetic = of_two_kinds(1), of_two_kinds(2)
+    kept = [place for place in range(120) if place // 2 % 2 == 0]
+    dropped = FeatureSet(synthetic.rows[kept], [synthetic.patients[place] for place in kept])
+    found = compare_sets(dropped, real).scores
+    for name in ("recall", "coverage"):
+        assert found[name].high < found[name].floor_low
+        assert found[name].value < 0.75 * found[name].floor
+    for name in ("precision", "density"):
+        assert found[name].value > found[name].floor_low
+    for name in ("frechet_distance", "kid"):
+        assert found[name].low > found[name].floor_high
 
 
 def test_all_features_are_used_where_there_are_four_images_for_each() -> None:

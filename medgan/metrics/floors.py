@@ -44,33 +44,34 @@ def against_real(
     fake: Array,
     patients: Sequence[str],
     *,
+    fake_patients: Sequence[str] | None = None,
     splits: int = 10,
     seed: int = 0,
 ) -> dict[str, Floored]:
     """Scores of a set, each beside that of real images.
 
     In each split the patients fall into two random halves A and B. The floor is `score(A, B)`, the value is
-    `score(A, F)`, where F and B have as many images, drawn at random from the larger. So both are off by the same
-    where a score hangs on the number of images, as Fréchet distance does.
+    `score(A, F)`, where F and B have as many images, drawn at random from the larger, of as many patients as far as
+    that goes. So both are off by the same where a score hangs on the number of images, as Fréchet distance does.
 
     Args:
         score: of (N, d) real and (M, d) other features.
         real: (N, d).
         fake: (M, d).
         patients: whose each real image is.
+        fake_patients: what fake images belong together; each is of its own if not given.
         splits: how many.
         seed: of the splits.
 
     Raises:
         InputError: if there is but one patient, or the score cannot be had of so few.
     """
-    rng = np.random.default_rng(seed)
+    rng, owners = np.random.default_rng(seed), (_numbered(patients, len(real)), _numbered(fake_patients, len(fake)))
     found: list[tuple[dict[str, float], dict[str, float]]] = []
     for _ in range(splits):
         a, b = patient_halves(patients, rng)
-        count = min(len(b), len(fake))
-        b, f = rng.permutation(b)[:count], rng.permutation(len(fake))[:count]
-        found.append((score(real[a], fake[f]), score(real[a], real[b])))
+        kept, f = _as_many(owners[0][b], owners[1], rng)
+        found.append((score(real[a], fake[f]), score(real[a], real[b[kept]])))
     return {name: _floored(*([pair[side][name] for pair in found] for side in (0, 1))) for name in found[0][0]}
 
 
@@ -80,26 +81,31 @@ def against_test(
     fake: Array,
     test: Array,
     *,
+    fake_patients: Sequence[str] | None = None,
+    test_patients: Sequence[str] | None = None,
     splits: int = 10,
     seed: int = 0,
 ) -> dict[str, Floored]:
     """Scores of a set, each beside that of real images of other patients, such as those of another hospital.
 
     The floor is `score(real, T)`, the value is `score(real, F)`, where T and F have as many images, drawn at random
-    from the larger set, anew in each split.
+    from the larger set, of as many patients as far as that goes, anew in each split.
 
     Args:
         score: of (N, d) real and (M, d) other features.
         real: (N, d).
         fake: (M, d).
         test: (K, d), real images of patients that are not in `real`.
+        fake_patients: what fake images belong together; each is of its own if not given.
+        test_patients: likewise.
         splits: how many.
         seed: of what is drawn.
     """
-    rng, count = np.random.default_rng(seed), min(len(fake), len(test))
+    rng = np.random.default_rng(seed)
+    owners = _numbered(fake_patients, len(fake)), _numbered(test_patients, len(test))
     found: list[tuple[dict[str, float], dict[str, float]]] = []
     for _ in range(splits):
-        f, t = (rng.permutation(len(rows))[:count] for rows in (fake, test))
+        f, t = _as_many(*owners, rng)
         found.append((score(real, fake[f]), score(real, test[t])))
     return {name: _floored(*([pair[side][name] for pair in found] for side in (0, 1))) for name in found[0][0]}
 
@@ -146,3 +152,35 @@ def gap_closed(value: float, floor: float, ceiling: float) -> float:
 def _floored(values: list[float], floors: list[float]) -> Floored:
     value, floor = float(np.median(values)), float(np.median(floors))
     return Floored(value, min(values), max(values), floor, min(floors), max(floors))
+
+
+def _numbered(patients: Sequence[str] | None, count: int) -> Ints:
+    """(N,): numbers from 0 of whose each image is."""
+    return np.arange(count) if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
+
+
+def _as_many(first: Ints, second: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """Places in two sets of as many images, of as many patients as far as these have enough."""
+    count, num_patients = min(len(first), len(second)), min(len(np.unique(first)), len(np.unique(second)))
+    return _drawn(first, count, num_patients, rng), _drawn(second, count, num_patients, rng)
+
+
+def _drawn(owners: Ints, count: int, num_patients: int, rng: np.random.Generator) -> Ints:
+    """Places of as many images of each of so many patients, or of as many more as it takes to have enough images."""
+    _, owner, sizes = np.unique(owners, return_inverse=True, return_counts=True)
+    place = rng.permutation(len(owner))
+    if len(sizes) == len(owner):
+        return place[:count]
+    order = rng.permutation(len(sizes))
+    enough = max(num_patients, int(np.searchsorted(sizes[order].cumsum(), count)) + 1)
+    others = np.argsort(order)[owner[place]] >= enough
+    return place[np.lexsort((_turn(owner[place]), others))][:count]
+
+
+def _turn(owner: Ints) -> Ints:
+    """(N,): 0 for the first image of each owner, 1 for its second."""
+    order = np.argsort(owner, kind="stable")
+    starts = np.cumsum(np.bincount(owner)) - np.bincount(owner)
+    turn = np.empty_like(order)
+    turn[order] = np.arange(len(owner)) - starts[owner[order]]
+    return turn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +37,7 @@ IMAGES_PER_COMPONENT = 4
 NEIGHBOURS = 5
 FEWEST = 12  # on a side, for what needs more than pairs: 3 axes, and 5 neighbours among 11
 SYNTHETIC, REAL, TEST = "synthetic", "real", "real test"
+_MORE_PEOPLE = 1.25  # times as many patients
 MOST_ROWS = 4000  # of a set: a matrix of distances between two has 128 MB
 
 
@@ -149,6 +151,7 @@ def compare_sets(
     reduced = count < IMAGES_PER_COMPONENT * num_features
     axes = min(COMPONENTS, count // IMAGES_PER_COMPONENT) if reduced else num_features
     score = _score(axes if count >= FEWEST else 0)
+    still = _still(synthetic.rows, real.rows) if standardised else []
     return SetScores(
         scores=_floored(used, score, splits, seed),
         kid=_kid(used[SYNTHETIC], used[REAL], seed),
@@ -160,7 +163,7 @@ def compare_sets(
         num_axes=axes if count >= FEWEST else 0,
         reduced=reduced,
         standardised=standardised,
-        notes=(*_too_many(sets), *_too_few(count), *(_still(synthetic.rows, real.rows) if standardised else ())),
+        notes=(*_too_many(sets), *_too_few(count), *_fewer_people(sets, count), *still),
     )
 
 
@@ -175,9 +178,10 @@ def _kid(synthetic: FeatureSet, real: FeatureSet, seed: int) -> Interval:
 
 def _floored(sets: Mapping[str, FeatureSet], score: Score, splits: int, seed: int) -> dict[str, Floored]:
     told = {name: _with_owners(rows) for name, rows in sets.items()}
+    how: Any = {"fake_patients": sets[SYNTHETIC].patients, "splits": splits, "seed": seed}
     if TEST in sets:
-        return against_test(score, told[REAL], told[SYNTHETIC], told[TEST], splits=splits, seed=seed)
-    return against_real(score, told[REAL], told[SYNTHETIC], sets[REAL].patients, splits=splits, seed=seed)
+        return against_test(score, told[REAL], told[SYNTHETIC], told[TEST], test_patients=sets[TEST].patients, **how)
+    return against_real(score, told[REAL], told[SYNTHETIC], sets[REAL].patients, **how)
 
 
 def _with_owners(rows: FeatureSet) -> Array:
@@ -245,6 +249,19 @@ def _too_few(count: int) -> list[str]:
     if count >= FEWEST:
         return []
     return [f"no Fréchet distance and no neighbourhoods: {count} images in the smallest set, {FEWEST} are the least"]
+
+
+def _fewer_people(sets: Mapping[str, FeatureSet], count: int) -> list[str]:
+    """Where synthetic images are of more people than the real ones beside them can be, they vary more."""
+    num_patients = {name: len(set(rows.patients)) for name, rows in sets.items()}
+    beside = num_patients[TEST] if TEST in sets else num_patients[REAL] // 2
+    ours = math.ceil(count * num_patients[SYNTHETIC] / len(sets[SYNTHETIC]))
+    if count < FEWEST or ours <= _MORE_PEOPLE * beside:
+        return []
+    return [
+        f"{count} synthetic images are of {ours} patients, as many real ones of {beside}, which vary less if those of "
+        "a patient are alike: floors are too easily reached, that of the kernel distance aside"
+    ]
 
 
 def _still(synthetic: Array, real: Array) -> list[str]:
