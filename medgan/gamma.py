@@ -19,6 +19,7 @@ from medgan.volume import Volume
 
 __all__ = ["SCHEMA", "GammaResult", "gamma"]
 
+Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 SCHEMA = "medgan.gamma/1"
@@ -129,13 +130,9 @@ def gamma(
     judged, ref = (read(path).reorient("RAS") for path in (evaluated, reference))
     unit, notes = _unit(judged, ref, (evaluated, reference))
     _refuse_apart(judged, ref, evaluated, reference)
-    inside = None if where is None else read(where).reorient("RAS")
-    if where is not None and inside is not None:
-        _refuse_apart(inside, ref, where, reference)
+    inside = None if where is None else _inside(where, ref, reference)
     settings: Criteria = {**_DEFAULTS, **criteria}
-    gammas = gamma_of(
-        judged.array, ref.array, None if inside is None else inside.array, spacing_mm=ref.grid.spacing_mm, **settings
-    )
+    gammas = gamma_of(judged.array, ref.array, inside, spacing_mm=ref.grid.spacing_mm, **settings)
     if target:
         write(_map(gammas, ref), target, description="gamma index")
     peaks = float(judged.array.max()), float(ref.array.max())
@@ -153,6 +150,12 @@ def gamma(
         map=str(target or ""),
         notes=notes,
     )
+
+
+def _inside(mask: Path, ref: Volume, ref_path: Path) -> Array:
+    volume = read(mask).reorient("RAS")
+    _refuse_apart(volume, ref, mask, ref_path)
+    return volume.array
 
 
 def _found(gammas: Floats, max_gamma: float) -> dict[str, Any]:
