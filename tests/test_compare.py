@@ -17,7 +17,8 @@ from scipy import stats
 
 from medgan import Grid, Volume, write
 from medgan.compare import compare, compare_results, latex
-from medgan.compare.results import is_results, named, read_results, results_of
+from medgan.compare.names import named
+from medgan.compare.results import is_results, read_results, results_of
 from medgan.compare.text import number, p_value
 from medgan.errors import InputError, MedganError, OutputError
 from medgan.metrics.measures import MEASURES, measure
@@ -267,6 +268,57 @@ def test_scores_that_were_made_unlike_are_refused(change: dict[str, object], see
         compare_results(results)
 
 
+def scored_with(tmp_path: Path, name: str, value: float, settings: object, version: str = "1.0") -> Path:
+    record = {"rows": rows([value] * 6, "mae_bone"), "settings": settings, "versions": {"medgan": version}}
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "metrics.json").write_text(json.dumps(record))
+    return tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "told"),
+    [
+        (
+            {"regions": ["bone=200..inf"]},
+            {"regions": ["bone=300..inf"]},
+            "region bone is 200..inf for 'a', 300..inf for 'b'",
+        ),
+        ({"labels": {"1": "bone"}}, {"labels": {"2": "bone"}}, "label bone is 1 for 'a', 2 for 'b'"),
+        ({"across": "z"}, {"across": "x"}, "slices across is z for 'a', x for 'b'"),
+        ({"regions": ["bone=200..inf"]}, {"regions": ["air=-inf..-950", "bone=200..inf"]}, ""),
+        ({"regions": ["bone=200..inf"]}, {}, ""),
+        ({"regions": None, "labels": None}, [], ""),
+    ],
+)
+def test_columns_of_one_name_mean_the_same(tmp_path: Path, ours: object, theirs: object, told: str) -> None:
+    paths = [scored_with(tmp_path, "a", 1.0, ours), scored_with(tmp_path, "b", 2.0, theirs)]
+    if told:
+        with pytest.raises(InputError, match=re.escape(told)):
+            compare(paths)
+    else:
+        assert only(compare(paths, resamples=100))[1].gain.value == 1.0
+
+
+def test_other_beams_are_refused() -> None:
+    how = ({"wepl_curve": "protons", "wepl_angles": "0 90"}, {"wepl_curve": "protons", "wepl_angles": "0"})
+    results = [results_of(n, rows([1.0], "wepl_mae", **one)) for n, one in zip("ab", how, strict=True)]
+    with pytest.raises(InputError, match="wepl_angles is 0 90 for 'a', 0 for 'b'"):
+        compare_results(results)
+
+
+def test_other_versions_are_told(tmp_path: Path) -> None:
+    paths = [scored_with(tmp_path, name, 1.0, {}, version) for name, version in (("a", "1.0"), ("b", "1.1"))]
+    found = compare(paths, resamples=100)
+    assert any("different versions of medgan (1.0 for a, 1.1 for b)" in line for line in found.warnings)
+
+
+def test_what_is_not_compared_is_told_to_people() -> None:
+    table = [rows([1.0, 2.0], "mae", psnr=30.0, mean_sigma=1.0), rows([2.0, 3.0], "mae", psnr=None, mean_sigma=1.0)]
+    text = compare_results([results_of(n, one) for n, one in zip("ab", table, strict=True)], resamples=100).describe()
+    assert "! not compared: psnr (b has no number of it)" in text
+    assert "! not compared: mean_sigma (no value of it is better than another)" in text
+
+
 def test_other_references_are_told() -> None:
     hashes = [{"case00": {"ref": "aa", "mask": "m"}}, {"case00": {"ref": "bb", "mask": "m"}}]
     results = [results_of(n, rows([1.0, 2.0]), sha256=h) for n, h in zip("ab", hashes, strict=True)]
@@ -355,7 +407,9 @@ def test_a_table_of_another_tool_needs_only_cases_and_measures(tmp_path: Path) -
         ("m.json", '[{"case": "a", "mae": [1]}]', r"case 'a', column mae: \[1\] is no number"),
         ("m.csv", "case,mae\na,high\n", "case 'a', column mae: 'high' is no number"),
         ("m.csv", "case,mae\na,1\na,2\n", "holds a case twice"),
-        ("m.csv", "name;mae\na;1\n", "each row names its `case`"),
+        ("m.csv", "case;mae\na;1,5\n", "columns are separated by commas.*seen: 'case;mae'"),
+        ("m.csv", "Case,MAE\na,1\n", "named as measures.*seen: 'Case,MAE'"),
+        ("m.csv", "case,mae\n", "holds no table of results"),
         ("m.csv", "", "holds no table of results"),
     ],
 )

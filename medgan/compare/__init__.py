@@ -14,7 +14,8 @@ import scipy
 from medgan import __version__
 from medgan.compare.comparison import Comparison, Contest, How, Missing, Pair, comparison_of
 from medgan.compare.files import latex, write_comparison
-from medgan.compare.results import Results, is_results, join, named, read_results, results_of
+from medgan.compare.names import named
+from medgan.compare.results import Results, is_results, join, read_results, results_of
 from medgan.errors import InputError
 from medgan.metrics.statistics import RESAMPLES
 from medgan.processes import is_first

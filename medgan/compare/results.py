@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ from medgan.cases import listed
 from medgan.errors import InputError
 from medgan.metrics.measures import measure
 
-__all__ = ["Joined", "Results", "is_results", "join", "named", "read_results", "results_of"]
+__all__ = ["Joined", "Results", "is_results", "join", "read_results", "results_of"]
 
 Row = Mapping[str, Any]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 SCORED, NO_REFERENCE = "scored", "no reference"
-ALIKE = ("preset", "range", "unit", "mask", "num_voxels")  # of a case, for its scores to be comparable
+CONDITIONS = ("preset", "range", "unit", "mask")
+ALIKE = (*CONDITIONS, "num_voxels", "wepl_curve", "wepl_angles")  # of a case, for its scores to be comparable
 _FILE = "metrics.json"
 _IMAGE = re.compile(r"\.(nii(\.gz)?|mha|mhd|nrrd|dcm)$|^[^.]+$")
 
@@ -39,11 +40,15 @@ class Results:
         method: its name.
         rows: by case.
         sha256: of the files behind a row, by case and role; empty where that is not recorded.
+        meant: what words in the names of columns stand for, as `region bone`: `200..inf`, where that is recorded.
+        version: of medgan, where that is recorded.
     """
 
     method: str
     rows: Mapping[str, Row]
     sha256: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    meant: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,31 +86,6 @@ class Joined:
         return tuple(self.patients[k] for k in np.flatnonzero(flags))
 
 
-def named(methods: Mapping[str, Path | str] | Sequence[Path | str]) -> dict[str, Path]:
-    """Paths by the name of their method: as given by `NAME=PATH`, else as much of a path's end as tells them apart.
-
-    Raises:
-        InputError: if there are fewer than two methods, or two have one name or one path.
-
-    Example:
-        >>> list(named(["out/pix2pix/metrics.json", "baseline=out/other"]))
-        ['pix2pix', 'baseline']
-    """
-    if isinstance(methods, str | Path):
-        raise InputError(f"a comparison needs two methods or more; seen one: {methods}")
-    given = list(methods.items()) if isinstance(methods, Mapping) else [_given(one) for one in methods]
-    paths = [Path(path) for _, path in given]
-    if len(paths) < 2:
-        raise InputError(f"a comparison needs two methods or more; seen {listed(map(str, paths)) or 'none'}")
-    if len({path.absolute() for path in paths}) < len(paths):
-        raise InputError(f"{listed(map(str, paths))}: a path is given twice; a method is compared with others")
-    own = iter(_telling([path for name, path in zip([n for n, _ in given], paths, strict=True) if not name]))
-    names = [name or next(own) for name, _ in given]
-    if len(set(names)) < len(names):
-        raise InputError(f"{listed(names)}: two methods have one name; give them as NAME=PATH")
-    return dict(zip(names, paths, strict=True))
-
-
 def is_results(path: Path, *, to_score: bool = False) -> bool:
     """Whether a path holds scores rather than predictions: a JSON or CSV file, or the folder that `evaluate` wrote.
 
@@ -135,8 +115,9 @@ def read_results(method: str, path: Path) -> Results:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read; name metrics.json or metrics.csv of `medgan evaluate`") from error
-    record = _of_csv(text) if file.suffix.lower() == ".csv" else _of_json(text, file)
-    return results_of(method, record["rows"], sha256=record.get("sha256") or {}, source=str(file))
+    record = _of_csv(text, file) if file.suffix.lower() == ".csv" else _of_json(text, file)
+    found = results_of(method, record["rows"], sha256=record.get("sha256") or {}, source=str(file))
+    return replace(found, meant=_meant(record), version=str(_part(record, "versions").get("medgan", "")))
 
 
 def results_of(
@@ -187,47 +168,24 @@ def join(results: Sequence[Results], metrics: Sequence[str] | None = None) -> Jo
         missing=np.array([[_is_missing(one.rows.get(case)) for one in results] for case in cases]),
         values=values,
         without_reference=tuple(sorted(everywhere - set(cases))),
-        conditions={key: _common(results, shared, key) for key in ALIKE[:-1]},
+        conditions={key: _common(results, shared, key) for key in CONDITIONS},
         left_out=left_out,
-        warnings=tuple(_other_files(results, shared)),
+        warnings=(*_other_files(results, shared), *_other_versions(results)),
     )
-
-
-# --- names of methods -------------------------------------------------------------------------------------------------
-
-
-def _given(word: Path | str) -> tuple[str, Path]:
-    name, equals, path = str(word).partition("=")
-    return (name, Path(path)) if equals and name and path and not Path(word).exists() else ("", Path(word))
-
-
-def _telling(paths: Sequence[Path]) -> list[str]:
-    """The fewest last parts of paths that make all of them different, without those in which all end."""
-    ends = [_parts(path) for path in paths]
-    while len(ends) > 1 and min(map(len, ends)) > 1 and len({parts[-1] for parts in ends}) == 1:
-        ends = [parts[:-1] for parts in ends]  # `x/scores` and `y/scores` are x and y
-    for length in range(1, max(map(len, ends), default=0) + 1):
-        names = ["/".join(parts[-length:]) for parts in ends]
-        if len(set(names)) == len(names):
-            return names
-    return [str(path) for path in paths]
-
-
-def _parts(path: Path) -> tuple[str, ...]:
-    """Parts of a path that name a method: without what stands for the case, and without the file of the scores."""
-    parts = (path if path.name.strip(".") else path.resolve()).parts
-    rule = next((k for k, part in enumerate(parts) if re.search(r"[{*]", part)), len(parts))
-    parts = parts[:rule] or parts
-    if len(parts) > 1 and re.fullmatch(r"metrics\.(json|csv)", parts[-1]):
-        return parts[:-1]
-    return (*parts[:-1], re.sub(r"\.(json|csv)$", "", parts[-1]))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _of_csv(text: str) -> dict[str, Any]:
-    return {"rows": list(csv.DictReader(text.splitlines()))}
+def _of_csv(text: str, file: Path) -> dict[str, Any]:
+    table = csv.DictReader(text.splitlines())
+    if "case" not in (table.fieldnames or ()):
+        seen = (text.splitlines() or [""])[0][:80]
+        raise InputError(
+            f"{file}: holds no table of results; each row names its `case`, columns are separated by commas and named "
+            f"as measures (mae, psnr …); seen: {seen!r}"
+        )
+    return {"rows": list(table)}
 
 
 def _of_json(text: str, file: Path) -> dict[str, Any]:
@@ -239,6 +197,20 @@ def _of_json(text: str, file: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not isinstance(record.get("rows"), list):
         raise InputError(f"{file}: holds no `rows`; name metrics.json of `medgan evaluate`")
     return record
+
+
+def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of a file, where it has one."""
+    found = record.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _meant(record: Mapping[str, Any]) -> dict[str, str]:
+    settings = _part(record, "settings")
+    regions = [str(text).partition("=") for text in settings.get("regions") or ()]
+    labels = {f"label {name}": str(number) for number, name in _part(settings, "labels").items()}
+    across = {"slices across": str(settings["across"])} if "across" in settings else {}
+    return {f"region {name}": limits for name, _, limits in regions} | labels | across
 
 
 def _clean(row: Row, where: str) -> Row:
@@ -290,10 +262,18 @@ def _is_missing(row: Row | None) -> bool:
 
 def _refuse_unlike(results: Sequence[Results]) -> None:
     for first, second in combinations(results, 2):
+        _refuse_other_meanings(first, second)
         for case in sorted(first.rows.keys() & second.rows.keys()):
             one, other = first.rows[case], second.rows[case]
             if _is_scored(one) and _is_scored(other):
                 _refuse_unlike_rows(case, first.method, second.method, [(k, one[k], other[k]) for k in ALIKE])
+
+
+def _refuse_other_meanings(first: Results, second: Results) -> None:
+    apart = [key for key in first.meant if second.meant.get(key, first.meant[key]) != first.meant[key]]
+    if apart:
+        seen = f"{first.meant[apart[0]]} for {first.method!r}, {second.meant[apart[0]]} for {second.method!r}"
+        raise InputError(f"{apart[0]} is {seen}; score all methods with one meaning of it")
 
 
 def _refuse_unlike_rows(case: str, first: str, second: str, seen: Sequence[tuple[str, str, str]]) -> None:
@@ -357,3 +337,10 @@ def _other_files(results: Sequence[Results], cases: Sequence[str]) -> Iterator[s
         num = sum(len(hashes) > 1 for hashes in seen)
         if num:
             yield f"the {what} of {num} of {len(cases)} cases are different files for different methods"
+
+
+def _other_versions(results: Sequence[Results]) -> Iterator[str]:
+    seen = {one.version: one.method for one in results if one.version}
+    if len(seen) > 1:
+        told = ", ".join(f"{version} for {method}" for version, method in seen.items())
+        yield f"scored by different versions of medgan ({told}): score them again where numbers may have changed"

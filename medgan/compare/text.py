@@ -43,9 +43,17 @@ def described(found: Comparison) -> str:
         "Gain: by how much the first is better (Hodges–Lehmann [95 % CI]); p adjusted by Holm over the pairs of a "
         "measure; r: rank-biserial correlation\n" + _pairs_table(contests),
         "\n".join(sentence(contest) for contest in contests),
-        "\n".join(f"! {warning}" for warning in found.warnings),
+        "\n".join(f"! {warning}" for warning in (*_not_compared(found), *found.warnings)),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _not_compared(found: Comparison) -> Iterator[str]:
+    """Measures that are left out, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in found.left_out.items():
+        reasons.setdefault(reason, []).append(name)
+    yield from (f"not compared: {', '.join(names)} ({reason})" for reason, names in reasons.items())
 
 
 def conditions_line(found: Comparison) -> str:
@@ -54,8 +62,11 @@ def conditions_line(found: Comparison) -> str:
     span = held["range"].replace("-", "−").replace("..", " to ")
     masks = {"True": "inside masks", "False": "over whole volumes", "various": "some inside masks"}
     told = [held["preset"], f"range {span} {held['unit']}".rstrip() if span else "", masks.get(held["mask"], "")]
-    whose = "each taken as a patient" if found.num_cases == found.num_patients else f"of {found.num_patients} patients"
-    cases = f"{len(found.methods)} methods, {found.num_cases} cases, {whose}"
+    whose = (
+        "each taken as a patient" if found.num_cases == found.num_patients else f"of {_patients(found.num_patients)}"
+    )
+    num = f"{found.num_cases} case{'s' * (found.num_cases != 1)}"
+    cases = f"{len(found.methods)} methods, {num}, {whose}"
     return "; ".join([cases, ", ".join(part for part in told if part)]).removesuffix("; ")
 
 
@@ -124,7 +135,11 @@ def _test(pair: Pair, num_pairs: int) -> str:
     adjusted = f", Holm-adjusted over {num_pairs} pairs" if num_pairs > 1 else ""
     p = p_value(pair.wilcoxon_holm)
     shown = f"p {p[0]} {p[1:]}" if p.startswith("<") else f"p = {p}"
-    return f"Wilcoxon signed-rank test over {pair.num_patients} patients{adjusted}, {shown}"
+    return f"Wilcoxon signed-rank test over {_patients(pair.num_patients)}{adjusted}, {shown}"
+
+
+def _patients(number: int) -> str:
+    return f"{number} patient{'s' * (number != 1)}"
 
 
 def mean_cells(contest: Contest) -> Iterator[tuple[str, str, bool]]:
