@@ -8,19 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import Field, model_validator
 from scipy import ndimage
 from skimage.filters import threshold_otsu
-from torch import Tensor
 
 from medgan.errors import GeometryError, InputError
 from medgan.settings import Settings
 from medgan.volume import Grid, Volume
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "BACKGROUND",
@@ -220,6 +221,8 @@ def to_network(
         >>> to_network(ct, Intensity(modality="CT", unit="HU", range=(-1000, 1000))).flatten().tolist()
         [-1.0, 0.0, 1.0]
     """
+    import torch
+
     low, high = _window(volume, intensity)
     placed = resample(volume, network_grid(volume.grid, spacing_mm, axes))
     scaled = (placed.array.astype(np.float32) - low) * np.float32(2 / (high - low)) - 1
@@ -235,6 +238,8 @@ def to_channels(volumes: Mapping[str, Volume], prep: Prep) -> Tensor:
     Raises:
         InputError: if one is missing and may not be.
     """
+    import torch
+
     prep.refuse_missing(volumes, "the input")
     grid = network_grid(next(iter(volumes.values())).grid, prep.spacing_mm, prep.axes)
     channels = [
