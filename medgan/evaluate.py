@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medgan.config import Config
-from medgan.data import flat_axis
 from medgan.diagram import draw_calibration
 from medgan.errors import InputError, MedganError
 from medgan.formats import read
@@ -21,8 +19,7 @@ from medgan.prep import Intensity, in_contract_unit
 from medgan.processes import all_of, copies, is_first, share
 from medgan.progress import track
 from medgan.results import Scored, kept, key_of, metric_columns, remember, sha256_of, summarise, write_results
-from medgan.run import open_run
-from medgan.scoring import SCORED, TOLERANCE_MM, UNKNOWN_UNIT, Range, Row, Scoring, blank, preset_of, score
+from medgan.scoring import HU, SCORED, TOLERANCE_MM, UNKNOWN_UNIT, Range, Row, Scoring, blank, preset_of, score
 
 __all__ = ["Row", "evaluate", "score", "summarise"]
 
@@ -115,14 +112,13 @@ def evaluate(
         OutputError: if `out` cannot be written.
     """
     preset_of(preset)
-    config = None if run is None else open_run(Path(run)).config
-    target = config.prep.b if config else None
-    contract = target.output_range if target and target.unit != "HU" else None
+    target, across = (None, "z") if run is None else _of_run(Path(run))
+    contract = target.output_range if target and target.unit != HU else None
     curve, angles = _beams(wepl, angles_deg)
     how = Scoring(
         preset=preset,
         value_range=value_range or contract,
-        across=_across(config),
+        across=across,
         regions=tuple(regions),
         labels=label_names,
         tolerance_mm=tolerance_mm,
@@ -158,11 +154,15 @@ def _told(how: Scoring) -> dict[str, Any]:
     }
 
 
-def _across(config: Config | None) -> str:
-    """The axis of the patient along which a run cuts slices; from bottom to top where it cuts none."""
-    flat = flat_axis(config.patch) if config else None
-    side = config.prep.axes[flat] if config and flat is not None else "S"
-    return next(axis for axis, sides in {"x": "LR", "y": "PA", "z": "IS"}.items() if side in sides)
+def _of_run(run: Path) -> tuple[Intensity, str]:
+    """What its images mean, and the axis of the patient along which it cuts slices; bottom to top if it cuts none."""
+    from medgan.data import flat_axis  # these take seconds to import, and few evaluations need them
+    from medgan.run import open_run
+
+    config = open_run(run).config
+    flat = flat_axis(config.patch)
+    side = "S" if flat is None else config.prep.axes[flat]
+    return config.prep.b, next(axis for axis, sides in {"x": "LR", "y": "PA", "z": "IS"}.items() if side in sides)
 
 
 # --- case by case -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ import csv
 import hashlib
 import json
 import math
+import subprocess
+import sys
 from itertools import permutations, product
 from pathlib import Path
 
@@ -304,3 +306,9 @@ def test_normalised_values_are_not_compared_with_others() -> None:
     with pytest.raises(InputError, match="--run"):
         score(volume, volume.with_array(volume.array, unit="a.u."))
     assert score(volume, volume, how=Scoring(value_range=(0, 2500)))["unit"] == "normalised"
+
+
+def test_an_evaluation_without_a_run_waits_for_no_network_library() -> None:
+    code = "import sys, medgan.evaluate; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"torch", "monai"}.isdisjoint(loaded)
