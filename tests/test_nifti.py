@@ -273,6 +273,21 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, offset: int, na
     assert "\n" not in outcome(path)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32])
+@pytest.mark.parametrize(("slope", "inter"), [(0.5, 3.0), (3.0, -70000.0)])
+@pytest.mark.parametrize("shape", [(256, 257, 300), (16, 1, 1), (1, 16, 1), (1, 1, 16)])
+def test_large_and_thin_images_are_scaled(
+    tmp_path: Path, dtype: Any, slope: float, inter: float, shape: tuple[int, int, int]
+) -> None:
+    """Larger than the parts in which values are scaled, or of axes of one voxel, whose strides say nothing."""
+    stored = (np.arange(np.prod(shape)) % 251).reshape(shape).astype(dtype)
+    image = nib.Nifti1Image(np.asfortranarray(stored), OBLIQUE.affine)
+    content = bytearray(image.to_bytes())
+    struct.pack_into("<2f", content, 112, slope, inter)
+    (tmp_path / "x.nii").write_bytes(bytes(content))
+    assert np.array_equal(nifti.read(tmp_path / "x.nii").array, stored * slope + inter)
+
+
 @pytest.mark.filterwarnings("error")
 def test_values_beyond_what_floats_hold_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.nii", nib.Nifti1Image(ramp(), OBLIQUE.affine))

@@ -18,11 +18,15 @@ _STORED = (np.int16, np.int32, np.float32, np.float64)
 
 def slabs(array: Array) -> Iterator[Array]:
     """Views of about 16 MB that make up an array, cut where its memory is in one piece."""
+    return (array[cut] for cut in _cuts(array))
+
+
+def _cuts(array: Array) -> Iterator[tuple[slice, ...]]:
     axis = int(np.argmax(np.abs(array.strides)))
-    ordered = np.moveaxis(array, axis, 0)
-    step = max(1, _PART_BYTES * len(ordered) // max(1, array.nbytes))
-    for start in range(0, len(ordered), step):
-        yield ordered[start : start + step]
+    length = array.shape[axis]
+    step = max(1, _PART_BYTES * length // max(1, array.nbytes))
+    for start in range(0, length, step):
+        yield (*[slice(None)] * axis, slice(start, start + step))
 
 
 def in_file_order(array: Array, dtype: Any) -> Iterator[memoryview]:
@@ -98,8 +102,8 @@ def scaled(raw: Array, slope: float, inter: float) -> Array:
     dtype = _whole_type(raw, slope, inter) if is_whole else np.result_type(raw.dtype, np.float32)
     values = np.empty_like(raw, dtype=dtype)
     with np.errstate(over="ignore", invalid="ignore"):  # readers count what is not finite afterwards
-        for source, target in zip(slabs(raw), slabs(values), strict=True):
-            target[...] = source.astype(np.float64) * slope + inter
+        for cut in _cuts(raw):  # of both: values of other sizes would be cut elsewhere
+            values[cut] = raw[cut].astype(np.float64) * slope + inter
     return values
 
 
