@@ -126,12 +126,18 @@ def _summary(rows: Rows) -> str:
             measure(name).label,
             measure(name).in_unit(unit),
             *(_number(numbers[key]) for key in ("mean", "ci95_low", "ci95_high", "sd", "median", "q1", "q3")),
-            str(numbers["n"]) + (f" (+ {numbers['num_undefined']} undefined)" if numbers["num_undefined"] else ""),
+            _counted(numbers),
         ]
         for name, numbers in summarise([dict(row) for row in rows]).items()
         if not name.startswith("coverage_")
     ]
     return columns([["metric", "unit", "mean", "95 % CI", "", "sd", "median", "q1", "q3", "cases"], *lines])
+
+
+def _counted(numbers: Mapping[str, Any]) -> str:
+    """How many cases there are in a mean, and how many have no number, for good or for bad."""
+    others = ("undefined", "infinite")
+    return f"{numbers['n']}" + "".join(f" (+ {n} {what})" for what in others if (n := numbers[f"num_{what}"]))
 
 
 def _noted(rows: Rows) -> str:

@@ -393,7 +393,9 @@ def test_an_image_without_error_misses_no_limit(study: Path) -> None:
     assert not failures(rows, {"psnr": 30, "ssim": 0.9})
     assert failures(rows, {"psnr": 90})[0].startswith("psnr: the mean is")
     assert not failures(rows[1:2], {"psnr": 90})
-    assert "p2" in (study / "out" / "metrics.csv").read_text()
+    printed = medgan("evaluate", study / "pred", study / "ref", "--fail-under", "psnr=30")
+    assert printed.code == 0
+    assert "3 (+ 1 infinite)" in printed.out
 
 
 def test_what_is_undefined_misses_a_limit() -> None:
