@@ -24,7 +24,17 @@ from medgan.metrics.statistics import summary
 from medgan.processes import place
 from medgan.scoring import SCORED, Row
 
-__all__ = ["SCHEMA", "Scored", "failures", "kept", "metric_columns", "remember", "summarise", "write_results"]
+__all__ = [
+    "SCHEMA",
+    "Scored",
+    "failures",
+    "kept",
+    "metric_columns",
+    "number_of",
+    "remember",
+    "summarise",
+    "write_results",
+]
 
 SCHEMA = "medgan.evaluation/1"
 _NO_CELLS = ("error_by_sigma",)  # a list of bins is no cell
@@ -87,11 +97,16 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float | int | None]]:
     scored = [row for row in rows if row["status"] == SCORED]
     patients = tuple(str(row.get("patient") or row.get("case") or n) for n, row in enumerate(scored))
     names = metric_columns(rows)
-    return {name: dict(_statistics(tuple(_number(row, name) for row in scored), patients)) for name in names}
+    return {name: dict(_statistics(tuple(number_of(row, name) for row in scored), patients)) for name in names}
 
 
-def _number(row: Row, name: str) -> float | None:
-    """Infinite only where that is good."""
+def number_of(row: Row, name: str) -> float | None:
+    """A metric of a row; infinite only where that is good, None where there is no number.
+
+    Example:
+        >>> number_of({"psnr": None, "ssim": None, "infinite": "psnr"}, "psnr")
+        inf
+    """
     number = row.get(name)
     if name in (row.get("infinite") or "").split(", "):
         return math.inf

@@ -268,6 +268,21 @@ def test_another_metric_ranks_the_cases(evaluated, written):
         written(rows, cases, worst_by="hd95")
 
 
+def test_what_is_infinitely_good_is_shown_as_such_and_ranked_as_the_best(evaluated, written):
+    rows, cases = evaluated
+    rows = [{**rows[0], "psnr": None, "infinite": "psnr"}, *rows[1:]]
+    page = written(rows, cases, worst_by="psnr")
+    assert [attrs["aria-label"] for attrs in page.all("section", **{"class": "viewer"})][
+        -1
+    ] == f"Slices of case {NAMES[0]}"
+    assert "Infinity" in {attrs["value"] for attrs in page.all("data")}
+    text = re.sub(r"\s+", " ", page.text)
+    assert "4 + 1 ∞ 0" in text
+    assert "∞: infinitely good, as PSNR without an error, and in no mean." in text
+    assert "PSNR ∞ dB" in written(rows, cases[:1], worst_by="psnr").text
+    assert "infinitely good" not in written(*evaluated).text
+
+
 def test_pages_of_few_or_no_cases(evaluated, written):
     rows, cases = evaluated
     written([], [])
@@ -373,6 +388,18 @@ def test_the_table_sorts_by_click_and_missing_numbers_come_last(tab, evaluated):
     tab.click("#case-table thead button", place)
     assert column(tab) == [*expected[::-1], "lost/one"]
     assert sorts(tab).count("descending") == 1
+
+
+def test_infinite_numbers_are_greater_than_all_others(chromium, evaluated, tmp_path):
+    rows, _ = evaluated
+    rows = [rows[0], {**rows[1], "psnr": None, "infinite": "psnr"}, {**rows[2], "psnr": None}, *rows[3:5]]
+    chromium.media()
+    chromium.open(evaluation_report(rows, [], tmp_path / "r.html", provenance={}, settings={}))
+    chromium.click("#case-table thead button", heads(chromium).index("PSNR"))
+    assert column(chromium)[3:] == [NAMES[1], NAMES[2]]
+    chromium.click("#case-table thead button", heads(chromium).index("PSNR"))
+    assert column(chromium)[0] == NAMES[1]
+    assert column(chromium)[-1] == NAMES[2]
 
 
 def test_the_table_sorts_by_keyboard_and_names_by_their_numbers(tab):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from medgan.evaluate import Row
 from medgan.metrics.measures import MEASURES, measure
 from medgan.report.tables import MISSING, Cell, shown
+from medgan.results import number_of
 
 __all__ = [
     "CaseScores",
@@ -34,6 +36,7 @@ Range = tuple[float, float]
 SCORED = "scored"
 _MOST_IN_A_LINE = 6
 _MOST_NAMED = 20
+_INFINITE = "∞"
 _WAYS = {
     "higher": ("↑", "higher is better"),
     "lower": ("↓", "lower is better"),
@@ -56,7 +59,7 @@ class Column:
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One metric over all cases, in words; `n` numbers, `undefined` scored cases without one."""
+    """One metric over all cases, in words; `n` numbers, and scored cases that are `infinite`ly good or `undefined`."""
 
     column: Column
     mean: str
@@ -65,6 +68,7 @@ class SummaryRow:
     median: str
     iqr: str
     n: int
+    infinite: int
     undefined: int
 
 
@@ -97,7 +101,7 @@ def case_rows(rows: Sequence[Row], columns: Sequence[Column]) -> list[CaseScores
             str(row["case"]),
             str(row.get("patient") or ""),
             str(row["status"]),
-            tuple(Cell(row.get(one.name), shown(one.name, row.get(one.name))) for one in columns),
+            tuple(_cell(one.name, number_of(row, one.name)) for one in columns),
             str(row.get("note") or ""),
         )
         for row in rows
@@ -145,10 +149,10 @@ def ranked(rows: Sequence[Row], by: str) -> Ranking:
     if not by:
         return Ranking("", (), tuple(str(row["case"]) for row in scored))
     column = measure(by)
-    known = [row for row in scored if row.get(by) is not None]
-    order = sorted(known, key=lambda row: -column.badness(float(row[by])))
-    unranked = tuple(str(row["case"]) for row in scored if row.get(by) is None)
-    return Ranking(column.label, tuple(str(row["case"]) for row in order), unranked)
+    numbers = {str(row["case"]): number_of(row, by) for row in scored}
+    badness = {case: column.badness(number) for case, number in numbers.items() if number is not None}
+    order = sorted(badness, key=lambda case: -badness[case])
+    return Ranking(column.label, tuple(order), tuple(case for case in numbers if case not in badness))
 
 
 def conditions(scored: Iterable[Row]) -> list[str]:
@@ -170,10 +174,9 @@ def headline(row: Row) -> str:
     whole = [name for name in row if name in MEASURES][:_MOST_IN_A_LINE]
     columns = [_column(name, str(row["unit"])) for name in whole]
     return " · ".join(
-        " ".join(
-            (one.label, shown(one.name, row[one.name]), *([one.unit] if one.unit and row[one.name] is not None else []))
-        )
+        " ".join((one.label, number.text, *([one.unit] if one.unit and number.value is not None else [])))
         for one in columns
+        for number in [_cell(one.name, number_of(row, one.name))]
     )
 
 
@@ -198,6 +201,10 @@ def some(cases: Sequence[str]) -> str:
     return ", ".join(cases[:_MOST_NAMED]) + more
 
 
+def _cell(name: str, number: float | None) -> Cell:
+    return Cell(number, _INFINITE if number == math.inf else shown(name, number))
+
+
 def _column(name: str, unit: str) -> Column:
     found = measure(name)
     return Column(name, found.label, found.in_unit(unit), *_WAYS[found.better])
@@ -219,6 +226,7 @@ def _summary_row(column: Column, numbers: Numbers) -> SummaryRow:
         median=told(median),
         iqr=MISSING if q1 is None else f"{told(q1)} to {told(q3)}",
         n=int(numbers["n"] or 0),
+        infinite=int(numbers.get("num_infinite") or 0),
         undefined=int(numbers["num_undefined"] or 0),
     )
 
