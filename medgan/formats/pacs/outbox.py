@@ -12,6 +12,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from medgan.errors import InputError
+from medgan.formats.dicom.codestream import check_frames
 from medgan.formats.dicom.elements import DAMAGE, looks_like_dicom, open_dicom
 from medgan.formats.pacs.inbox import uid_of
 
@@ -138,6 +139,7 @@ def opened(parcel: Parcel, *, decompress: bool) -> Dataset:
     if dataset.preamble is None:
         dataset.preamble = b"\0" * 128
     if decompress:
+        check_frames(dataset)
         dataset.decompress(generate_instance_uid=False)
     return dataset
 
