@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -146,7 +147,8 @@ def test_pictures_are_volumes_of_one_slice() -> None:
 # --- processes --------------------------------------------------------------------------------------------------------
 
 PROCESS = """
-import sys
+import json, sys
+from pathlib import Path
 import numpy as np
 from torch import distributed
 from medgan.metrics import LoopMetric, PairedScores
@@ -158,7 +160,8 @@ for n in (range(3) if rank == 0 else range(3, len(ref)) if rank == 1 else ()):
     scores.update(pred[n], ref[n], case=str(n))
     metric(pred[n][None, None], ref[n][None, None])
 every = scores.gathered()
-print(rank, len(scores.rows), [row["case"] for row in every.rows], every.compute(), repr(metric.compute()))
+told = {"own": len(scores.rows), "cases": [row["case"] for row in every.rows], "metric": float(metric.compute())}
+Path(sys.argv[1]).with_name(f"{rank}.json").write_text(json.dumps({**told, "scores": every.compute()}))
 distributed.destroy_process_group()
 """
 
@@ -172,14 +175,13 @@ def test_processes_tell_of_all_images_whatever_part_each_has_seen(processes: int
     np.save(tmp_path / "images.npy", np.stack([pred[:, 0], ref[:, 0]]))
     (tmp_path / "process.py").write_text(PROCESS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run(
+    subprocess.run(
         [*command, str(tmp_path / "process.py"), str(tmp_path / "images.npy")],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        text=True,
         check=True,
         timeout=300,
     )
-    told = f"['0', '1', '2', '3', '4'] {whole.compute()} {single.compute()!r}"
-    seen = [3, 2, 0][:processes]
-    assert sorted(done.stdout.splitlines()) == [f"{rank} {count} {told}" for rank, count in enumerate(seen)]
+    same = {"cases": ["0", "1", "2", "3", "4"], "scores": whole.compute(), "metric": float(single.compute())}
+    for rank, own in enumerate([3, 2, 0][:processes]):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == {"own": own, **same}
