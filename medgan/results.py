@@ -8,6 +8,7 @@ import json
 import math
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -227,10 +228,14 @@ def key_of(paths: Mapping[str, Path], settings: Mapping[str, Any]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file its content's, of a folder that of its files' hashes in order: names do not matter; "" of nothing."""
+    """Of a file its content's, of a folder that of its files' hashes in order: names do not matter.
+
+    Nothing where there is nothing, or nothing that may be read.
+    """
     if path.is_file():
-        with path.open("rb") as file:
+        with suppress(OSError), path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+        return ""
     hashes = sorted(map(sha256_of, _files(path)))
     return hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
 

@@ -198,7 +198,8 @@ def _voxels(agreement: Agreement, unit: str) -> Plot | None:
     y_marks = [mark for mark in ticks(bottom, top) if bottom <= mark <= top]
     return Plot(
         name="Bland–Altman, voxels",
-        note="how many voxels have a difference at a mean value, of all cases; one in 5000 may lie beyond the frame",
+        note="how many voxels have a difference at a mean value, full colour for "
+        f"{int(counts.max()):,} and each step the same factor; one in 5000 may lie beyond the frame",
         told=f"{agreement.num_voxels} voxels; {_limits_told(limits, unit)}",
         **_difference_axes(unit, x_ticks, y_marks, y_of),
         heat=_heat(counts, (SIDE, FLAT)),
