@@ -201,6 +201,9 @@ def _row(found: Match, task: _Task) -> Row:
         return _compared(found, found.pred, found.ref, task)
     except MedganError as error:
         return blank(found.case, REFUSED, task.how, str(error))
+    except OSError as error:
+        told = f"{error.filename or found.pred}: {error.strerror or error}; check the path and its permissions"
+        return blank(found.case, REFUSED, task.how, told)
 
 
 def _compared(found: Match, pred: Path, ref: Path, task: _Task) -> Row:

@@ -20,7 +20,7 @@ import scipy
 from medgan import __version__
 from medgan.atomic import replacing
 from medgan.errors import InputError, OutputError
-from medgan.metrics.measures import MEASURES, measure
+from medgan.metrics.measures import MEASURES, base_of, measure
 from medgan.metrics.statistics import summary
 from medgan.processes import place
 from medgan.scoring import SCORED, Row
@@ -64,15 +64,11 @@ def metric_columns(rows: Sequence[Row]) -> list[str]:
     names = dict.fromkeys(name for row in rows for name in row)
     order = list(MEASURES)
     known = [name for name in names if _is_metric(name)]
-    return sorted(known, key=lambda name: (order.index(_base(name)), list(names).index(name)))
+    return sorted(known, key=lambda name: (order.index(base_of(name)), list(names).index(name)))
 
 
 def _is_metric(name: str) -> bool:
     return any(name == base or name.startswith(f"{base}_") for base in MEASURES) and name not in _NO_CELLS
-
-
-def _base(name: str) -> str:
-    return max((base for base in MEASURES if name == base or name.startswith(f"{base}_")), key=len)
 
 
 # --- summed up --------------------------------------------------------------------------------------------------------

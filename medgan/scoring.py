@@ -246,8 +246,8 @@ def _on_grid(
         share = _share_outside(volume.grid, ref.grid)
         way = "nearest" if order == 0 else "linear"
         return resample(volume, ref.grid, order=order), (
-            f"the {what} was resampled to the reference ({way}, from {volume.grid.describe()}; "
-            f"{100 * share:.2g} % of the reference lie outside it and repeat its rim)",
+            f"the {what} was resampled to the reference ({way}, from {volume.grid.describe()}, "
+            f"where {100 * share:.2g} % of the reference lie outside it and repeat its rim)",
         )
     apart = f", {volume.grid.distance_mm(ref.grid):.3g} mm apart" if volume.grid.shape == ref.grid.shape else ""
     raise GeometryError(

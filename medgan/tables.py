@@ -144,7 +144,8 @@ def _noted(rows: Rows) -> str:
     """Every note once, with the cases that it holds for."""
     cases: dict[str, list[str]] = {}
     for row in rows:
-        for note in (part for part in (row.get("note") or "").split("; ") if part):
+        told = row.get("note") or ""  # a scored case may have several notes, any other has one reason
+        for note in filter(None, told.split("; ") if row.get("status") == "scored" else [told]):
             cases.setdefault(note.removeprefix(f"case {row['case']!r}: "), []).append(str(row["case"]))
     return "\n".join(f"{_some(named, len(rows))}: {note}" for note, named in cases.items())
 

@@ -255,6 +255,7 @@ def test_bars_are_drawn_for_measures_with_regions():
     nothing = {**alone, "n": 0, "mean": None}
     columns = {"mae": numbers, "mae_bone": numbers, "mae_lung": numbers, "hd95_body": numbers, "coverage_50": numbers}
     columns |= {"bias_bone": numbers, "bias_soft_tissue": alone, "dice_bone": nothing, "dice_lung": nothing}
+    columns |= dict.fromkeys(("coverage_80", "ssim", "ssim_wang2004", "ssim_wang2004_2d"), numbers)
     charts = region_bars(columns, "HU")
     assert [chart.name for chart in charts] == ["MAE, HU, by region", "Bias, HU, by region"]
     assert [line.label for line in charts[1].lines] == ["bone, n = 3", "soft tissue, n = 1"]

@@ -6,12 +6,14 @@ that can be parsed and write results of their schema.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
 import re
 import shutil
 import struct
+import sys
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ import numpy.typing as npt
 import pytest
 from command_line import Done, medgan
 
-from medgan import Grid, Volume, write
+from medgan import Grid, Volume, evaluate, write
 from medgan.formats.dicom import Subject
 from medgan.volume import Synthesis
 
@@ -389,6 +391,30 @@ def test_a_folder_that_may_not_be_read(study: Path) -> None:
     (study / "pred").chmod(0o700)
     assert (done.code, done.out) == (1, "")
     assert "pred: Permission denied; check the path and its permissions" in done.err
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_file_that_the_system_refuses_is_a_refused_case(
+    code: int, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read everything, and disks do not break on demand."""
+    module, locked = sys.modules[evaluate.__module__], study / "pred" / "p2.nii.gz"
+    real_read, real_open = module.read, Path.open
+
+    def refused(path: Path) -> None:
+        if path == locked:
+            raise OSError(code, os.strerror(code), str(path))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(module, "read", lambda path: refused(path) or real_read(path))
+        broken.setattr(Path, "open", lambda path, *how, **more: refused(path) or real_open(path, *how, **more))
+        rows = json.loads(evaluated(study).out)
+    assert [row["status"] for row in rows] == ["scored", "refused", "scored"]
+    assert rows[1]["note"] == f"{locked}: {os.strerror(code)}; check the path and its permissions"
+    record = json.loads((study / "out" / "metrics.json").read_text())
+    jsonschema.validate(record, SCHEMA)
+    assert "pred" not in record["sha256"]["p2"]
+    assert [row["status"] for row in json.loads(evaluated(study).out)] == ["scored"] * 3
 
 
 # --- and is mended ----------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from medgan.judge import report_of
 from medgan.report import evaluation
 from medgan.report.cases import CaseImages, CaseVolumes, read_case
 from medgan.report.evaluation import evaluation_report
+from medgan.report.scores import noted
 
 GRID = Grid.regular((12, 11, 10), spacing_mm=(2, 2, 3))
 PROGRAM = [sys.executable, "-c", "from medgan.cli import main; main()"]
@@ -245,6 +246,18 @@ def test_the_table_of_3000_cases_sorts_in_its_own_box(big: tuple[Path, Rows, lis
         shown = "[...document.querySelectorAll('table.cases')].filter((one) => one.checkVisibility())"
         assert tab.run(f"{shown}.map((one) => one.tBodies[0].rows.length)") == [100]
         assert tab.log == []
+
+
+def test_notes_that_differ_from_case_to_case_are_cut() -> None:
+    note = "the range is the preset's; it needs 176 voxels, seen"
+    told = noted([{"case": f"p{n}", "status": "scored", "note": f"{note} {n}"} for n in range(3000)])
+    assert told[:2] == [("the range is the preset's", "every case"), ("it needs 176 voxels, seen 0", "p0")]
+    assert (len(told), told[-1][0]) == (41, "2961 more notes")
+
+
+def test_the_reason_of_a_refused_case_stays_whole() -> None:
+    reason = "p2.nii: 1 of 9 voxels are NaN; replace them by a background value"
+    assert noted([{"case": "p2", "status": "refused", "note": reason}]) == [(reason, "p2")]
 
 
 def test_hashes_of_many_cases_are_told_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

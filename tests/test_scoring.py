@@ -103,7 +103,7 @@ def test_resampling_is_asked_for_and_told(study: Path) -> None:
     row = evaluate(study / "pred", study / "ref", resample=True)[0]
     expected = score(resample(ct(1, coarse), GRID), ct(1))
     assert row["mae"] == pytest.approx(expected["mae"], rel=1e-6)
-    assert row["note"].startswith("the prediction was resampled to the reference (linear, from 9×9×9 at 3×2×3 mm RAS; ")
+    assert row["note"].startswith("the prediction was resampled to the reference (linear, from 9×9×9 at 3×2×3 mm RAS, ")
 
 
 def test_what_lies_outside_a_resampled_prediction_is_counted() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from medgan.metrics.measures import MEASURES, measure
+from medgan.metrics.measures import MEASURES, base_of, measure
 from medgan.report.charts import Dot, Reach, ReachChart, Tick, draw_reaches, label_of, path_of, scale, ticks
 from medgan.report.scatter import (
     DIFFERENCE_BINS,
@@ -345,9 +345,10 @@ def _bars(base: str, lines: Mapping[str, tuple[Reach, Reach | None]], unit: str)
 
 
 def _parted(name: str) -> tuple[str, str]:
-    """The measure and the region of a column; no region for what was computed over all that counts."""
-    base = max((base for base in MEASURES if name == base or name.startswith(f"{base}_")), key=len, default=name)
-    return base, "" if base == "coverage" else name[len(base) + 1 :].replace("_", " ")
+    """The measure and the region of a column; no region for variants and for what was computed over all that counts."""
+    base, label = base_of(name), measure(name).label
+    whole, comma, part = label.partition(", ")
+    return base, part if comma and whole == MEASURES[base].label and base != "coverage" else ""
 
 
 def _reach_of(numbers: Mapping[str, float | int | None]) -> Reach:

@@ -35,7 +35,7 @@ Range = tuple[float, float]
 
 SCORED = "scored"
 _MOST_IN_A_LINE = 6
-_MOST_NAMED = 20
+_MOST_NAMED, _MOST_NOTES = 20, 40
 _INFINITE = "∞"
 _WAYS = {
     "higher": ("↑", "higher is better"),
@@ -181,13 +181,28 @@ def headline(row: Row) -> str:
 
 
 def noted(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Each note of the rows, with the cases that it is about."""
+    """What the notes of the rows say, with the cases that it is about; of very many the first, and how many more.
+
+    Example:
+        >>> scored = {"status": "scored"}
+        >>> noted([{"case": "p1", "note": "no unit; a hole", **scored}, {"case": "p2", "note": "no unit", **scored}])
+        [('no unit', 'every case'), ('a hole', 'p1')]
+    """
     found: dict[str, list[str]] = {}
     for row in rows:
-        if row.get("note"):
-            found.setdefault(str(row["note"]), []).append(str(row["case"]))
+        for part in _parts(row):
+            found.setdefault(part, []).append(str(row["case"]))
     every = len(rows) > 1
-    return [(note, "every case" if every and len(ones) == len(rows) else some(ones)) for note, ones in found.items()]
+    told = [(part, "every case" if every and len(ones) == len(rows) else some(ones)) for part, ones in found.items()]
+    more = [(f"{len(told) - _MOST_NOTES} more notes", "see the note of each case in metrics.csv")]
+    return told if len(told) <= _MOST_NOTES else told[:_MOST_NOTES] + more
+
+
+def _parts(row: Row) -> list[str]:
+    """A scored case may have several notes, any other has one reason."""
+    note = str(row.get("note") or "")
+    parts = note.split("; ") if row["status"] == SCORED else [note]
+    return [part for part in parts if part]
 
 
 def some(cases: Sequence[str]) -> str:
