@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from medgan.pull import pull
     from medgan.push import push
     from medgan.report import report
+    from medgan.scoring import Scoring, score
     from medgan.serve_dicom import serve_dicom
     from medgan.train import train
     from medgan.translate import translate
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Grid",
     "MedganError",
+    "Scoring",
     "Synthesis",
     "Volume",
     "__version__",
@@ -62,6 +64,7 @@ __all__ = [
     "read",
     "report",
     "sample",
+    "score",
     "select",
     "serve_dicom",
     "train",
@@ -93,6 +96,7 @@ _HOMES = {
     **{verb: (verb, verb) for verb in _VERBS},
     **{name: ("volume", name) for name in ("Grid", "Synthesis", "Volume")},
     **{name: ("formats", name) for name in ("read", "write")},
+    **{name: ("scoring", name) for name in ("Scoring", "score")},
     "MedganError": ("errors", "MedganError"),
     "audit": ("augment.gate", "audit_set"),
     "export": ("augment.export", "export"),

@@ -21,8 +21,10 @@ __all__ = ["SCHEMA", "GammaResult", "gamma"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+Given = Path | str | Volume
 
 SCHEMA = "medgan.gamma/1"
+_IN_MEMORY = "in memory"
 _DOSE, _UNKNOWN = "Gy", "a.u."
 _NONE = -1.0  # in the map, where there is no gamma
 _BIN = 0.1
@@ -41,8 +43,8 @@ class GammaResult:
     """What came of comparing two doses.
 
     Args:
-        evaluated: path of the dose that was judged.
-        reference: path of the dose that it was held against.
+        evaluated: path of the dose that was judged, or `in memory`.
+        reference: path of the dose that it was held against, likewise.
         gamma_pass: percent of the voxels with a gamma of at most 1; None where no voxel reaches the cutoff.
         gamma_mean: over the same voxels, gammas above `max_gamma` counted as that; None where there are none.
         gamma_p95: their 95th percentile, likewise.
@@ -55,7 +57,7 @@ class GammaResult:
         edges: of the bins.
         settings: as of `medgan.metrics.gamma.gamma`, the normalisation as the dose that it was; and `precision`, by
             how much a gamma may be too great.
-        mask: path of the mask, "" for none.
+        mask: path of the mask, likewise, "" for none.
         map: path of the map of gamma, "" where none was asked for.
         notes: what people should know.
     """
@@ -102,17 +104,17 @@ class GammaResult:
 
 
 def gamma(
-    evaluated: Path | str,
-    reference: Path | str,
+    evaluated: Given,
+    reference: Given,
     *,
-    mask: Path | str | None = None,
+    mask: Given | None = None,
     out: Path | str | None = None,
     **criteria: Unpack[Criteria],
 ) -> GammaResult:
     """Compare two doses on one grid by the gamma index.
 
     Args:
-        evaluated: the dose that is judged: RT dose (DICOM), NIfTI, MetaImage or NRRD.
+        evaluated: the dose that is judged: a volume, or its file (RT dose in DICOM, NIfTI, MetaImage or NRRD).
         reference: the dose that it is held against, likewise. Array axes may run differently; nothing is resampled.
         mask: where it counts, likewise: any non-zero voxel; everywhere if not given.
         out: a `.nii` or `.nii.gz` for the map of gamma, −1 where there is none.
@@ -124,13 +126,12 @@ def gamma(
         GeometryError: if the volumes do not lie on one grid.
         OutputError: if `out` is not the name of a NIfTI file, or cannot be written.
     """
-    evaluated, reference = Path(evaluated), Path(reference)
-    where = None if mask is None else Path(mask)
-    target = _checked_out(out, (evaluated, reference, where))
-    judged, ref = (read(path).reorient("RAS") for path in (evaluated, reference))
-    unit, notes = _unit(judged, ref, (evaluated, reference))
-    _refuse_apart(judged, ref, evaluated, reference)
-    inside = None if where is None else _inside(where, ref, reference)
+    target = _checked_out(out, (evaluated, reference, mask))
+    judged, ref = (_opened(dose) for dose in (evaluated, reference))
+    names = _named(evaluated, "the evaluated dose"), _named(reference, "the reference dose")
+    unit, notes = _unit(judged, ref, names)
+    _refuse_apart(judged, ref, *names)
+    inside = None if mask is None else _inside(mask, ref, names[1])
     settings: Criteria = {**_DEFAULTS, **criteria}
     gammas = gamma_of(judged.array, ref.array, inside, spacing_mm=ref.grid.spacing_mm, **settings)
     if target:
@@ -138,23 +139,32 @@ def gamma(
     peaks = float(judged.array.max()), float(ref.array.max())
     settings["normalisation"] = settings["normalisation"] or peaks[1]
     return GammaResult(
-        str(evaluated),
-        str(reference),
+        _named(evaluated, _IN_MEMORY),
+        _named(reference, _IN_MEMORY),
         **_found(gammas, settings["max_gamma"]),
         max_evaluated=peaks[0],
         max_reference=peaks[1],
         unit=unit,
         grid=ref.grid.describe(),
         settings={**settings, "precision": PRECISION},
-        mask=str(where or ""),
+        mask="" if mask is None else _named(mask, _IN_MEMORY),
         map=str(target or ""),
         notes=notes,
     )
 
 
-def _inside(mask: Path, ref: Volume, ref_path: Path) -> Array:
-    volume = read(mask).reorient("RAS")
-    _refuse_apart(volume, ref, mask, ref_path)
+def _opened(given: Given) -> Volume:
+    return (given if isinstance(given, Volume) else read(Path(given))).reorient("RAS")
+
+
+def _named(given: Given, otherwise: str) -> str:
+    """Its path, or what it is called where it has none."""
+    return otherwise if isinstance(given, Volume) else str(Path(given))
+
+
+def _inside(mask: Given, ref: Volume, ref_name: str) -> Array:
+    volume = _opened(mask)
+    _refuse_apart(volume, ref, _named(mask, "the mask"), ref_name)
     return volume.array
 
 
@@ -176,38 +186,38 @@ def _map(gammas: Floats, ref: Volume) -> Volume:
     return Volume(known, ref.grid, unit="gamma", padding=(_NONE, _NONE))
 
 
-def _checked_out(out: Path | str | None, inputs: tuple[Path | None, ...]) -> Path | None:
+def _checked_out(out: Path | str | None, inputs: tuple[Given | None, ...]) -> Path | None:
     """Before the work, not after it."""
     if out is None:
         return None
     out = Path(out)
     if not out.name.endswith((".nii", ".nii.gz")):
         raise OutputError(f"{out}: a map of gamma is NIfTI; end the name in .nii.gz")
-    if out.absolute() in [path.absolute() for path in inputs if path]:
+    if out.absolute() in [Path(given).absolute() for given in inputs if isinstance(given, Path | str)]:
         raise OutputError(f"{out}: is what is to be compared; choose another name for the map")
     return out
 
 
-def _unit(judged: Volume, ref: Volume, paths: tuple[Path, Path]) -> tuple[str, tuple[str, ...]]:
+def _unit(judged: Volume, ref: Volume, names: tuple[str, str]) -> tuple[str, tuple[str, ...]]:
     """That of both doses, and a note where one of them does not say so."""
-    for volume, path in zip((judged, ref), paths, strict=True):
+    for volume, name in zip((judged, ref), names, strict=True):
         if volume.unit not in {_DOSE, _UNKNOWN}:
-            raise InputError(f"{path}: is in {volume.unit}, which is no dose; give doses in {_DOSE}, or without a unit")
-    silent = [str(path) for volume, path in zip((judged, ref), paths, strict=True) if volume.unit == _UNKNOWN]
+            raise InputError(f"{name}: is in {volume.unit}, which is no dose; give doses in {_DOSE}, or without a unit")
+    silent = [name for volume, name in zip((judged, ref), names, strict=True) if volume.unit == _UNKNOWN]
     if len(silent) == 1:
         return _DOSE, (f"{silent[0]} states no unit, taken as {_DOSE}",)
     return (_UNKNOWN, ("neither dose states its unit",)) if silent else (_DOSE, ())
 
 
-def _refuse_apart(volume: Volume, ref: Volume, path: Path, ref_path: Path) -> None:
+def _refuse_apart(volume: Volume, ref: Volume, name: str, ref_name: str) -> None:
     if ref.grid.is_sheared:
         raise GeometryError(
-            f"{ref_path}: its axes are not at right angles; resample it to a grid of right angles first"
+            f"{ref_name}: its axes are not at right angles; resample it to a grid of right angles first"
         )
     if volume.grid.same_as(ref.grid):
         return
     apart = f", {volume.grid.distance_mm(ref.grid):.3g} mm apart" if volume.grid.shape == ref.grid.shape else ""
     raise GeometryError(
-        f"{path} is not on the grid of {ref_path}: {volume.grid.describe()} and {ref.grid.describe()}{apart}; "
+        f"{name} is not on the grid of {ref_name}: {volume.grid.describe()} and {ref.grid.describe()}{apart}; "
         "resample it to that grid first"
     )

@@ -171,3 +171,19 @@ def test_a_map_is_a_new_nifti_file(tmp_path, name):
     with pytest.raises(OutputError, match=r"map of gamma|another name"):
         gamma(path, path, out=tmp_path / name)
     assert Path(path).read_bytes() == before
+
+
+def test_volumes_in_memory_have_the_gamma_of_their_files(plans):
+    of_files = gamma(plans / "eval.dcm", plans / "ref.dcm")
+    of_volumes = gamma(read(plans / "eval.dcm"), read(plans / "ref.dcm"))
+    assert of_volumes.gamma_pass == of_files.gamma_pass
+    assert (of_volumes.evaluated, of_volumes.mask) == ("in memory", "")
+
+
+def test_what_is_wrong_with_a_volume_is_told_by_its_role(plans):
+    ref = read(plans / "ref.dcm")
+    smaller = Volume(ref.array[1:], Grid(ref.array[1:].shape, ref.grid.affine), unit="Gy")
+    with pytest.raises(GeometryError, match="the evaluated dose is not on the grid of the reference dose"):
+        gamma(smaller, ref)
+    with pytest.raises(GeometryError, match="the mask is not on the grid"):
+        gamma(ref, ref, mask=smaller)

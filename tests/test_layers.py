@@ -124,6 +124,11 @@ def test_metrics_of_arrays_import_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_report_of_results_imports_no_torch() -> None:
+    code = "import sys, medgan.judge; assert not {'torch', 'monai'} & set(sys.modules), 'torch'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_verb_stays_a_function_after_its_module_is_imported() -> None:
     code = "import medgan, medgan.index, medgan.cases; from medgan.index import index; assert medgan.index is index"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,7 +18,7 @@ from scipy.ndimage import binary_erosion, correlate1d, gaussian_filter, generate
 from skimage.metrics import normalized_mutual_information, normalized_root_mse, structural_similarity
 from test_metrics import analytic, noisy, skimage_ssim, whole_ms_ssim
 
-from medgan import read
+from medgan import Grid, Volume, read
 from medgan.errors import GeometryError, InputError
 from medgan.metrics import errors, image, information, pairs, presets, ssim, streams, windows
 from medgan.metrics.errors import bias, gradient_error, mae, nmse, psnr, rmse, tolerant_mae
@@ -644,3 +644,9 @@ def test_loops_of_monai_and_ignite_find_what_they_call() -> None:
 @pytest.mark.parametrize("module", [pairs, windows, errors, image, information, ssim, presets, streams])
 def test_examples_are_right(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
+
+
+def test_volumes_are_told_where_they_are_compared():
+    volume = Volume(np.zeros((4, 4, 4)), Grid.regular((4, 4, 4)))
+    with pytest.raises(InputError, match="medgan.score"):
+        mae(volume, volume)

@@ -18,10 +18,10 @@ import medgan
 from medgan.cli import app
 
 NAMES = [
-    "Grid", "MedganError", "Synthesis", "Volume", "__version__",
+    "Grid", "MedganError", "Scoring", "Synthesis", "Volume", "__version__",
     "audit", "cache", "compare", "convert", "deidentify", "demo", "evaluate", "export", "gamma", "import_weights",
-    "index", "inspect", "likeness", "project", "pull", "push", "read", "report", "sample", "select", "serve_dicom",
-    "train", "translate", "utility", "write",
+    "index", "inspect", "likeness", "project", "pull", "push", "read", "report", "sample", "score", "select",
+    "serve_dicom", "train", "translate", "utility", "write",
 ]  # fmt: skip
 COMMANDS = {
     "audit": [

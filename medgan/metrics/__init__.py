@@ -22,7 +22,7 @@ from medgan.metrics.distribution import (
 )
 from medgan.metrics.errors import bias, gradient_error, mae, nmse, psnr, rmse, tolerant_mae
 from medgan.metrics.gamma import gamma, gamma_pass_rate, gamma_scores
-from medgan.metrics.image import HIGHER_IS_BETTER, ms_ssim_2025, ms_ssim_2025_fixed, ssim_2023, ssim_2023_fixed
+from medgan.metrics.image import ms_ssim_2025, ms_ssim_2025_fixed, ssim_2023, ssim_2023_fixed
 from medgan.metrics.information import nmi
 from medgan.metrics.labels import label_scores
 from medgan.metrics.measures import MEASURES, Measure, measure
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from medgan.metrics.spaces import in_features, in_pixels
 
 __all__ = [
-    "HIGHER_IS_BETTER",
     "HU_REGIONS",
     "LEVELS",
     "MEASURES",

@@ -10,8 +10,7 @@ is not finite), the variants have none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -32,7 +31,6 @@ from medgan.metrics.windows import (
 )
 
 __all__ = [
-    "HIGHER_IS_BETTER",
     "MS_SSIM_SMALLEST_AXIS",
     "MS_SSIM_WEIGHTS",
     "mae",
@@ -49,7 +47,6 @@ Which = Callable[[Array], Array]  # of the voxels of a mask
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MS_SSIM_SMALLEST_AXIS = 97  # halved four times, it still holds one 7-voxel window
-HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType({"mae": False, "psnr": True, "ssim": True, "ms_ssim": True})
 
 _SAMPLE_COVARIANCE = 7**3 / (7**3 - 1)
 

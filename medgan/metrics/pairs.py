@@ -47,6 +47,8 @@ class Pair:
             InputError: if the mask is empty or an image holds no real numbers.
         """
         pred, ref = np.asarray(pred), np.asarray(ref)
+        if "O" in pred.dtype.kind + ref.dtype.kind:
+            raise InputError("metrics are of arrays: of volumes give .array, or use medgan.score, which checks grids")
         inside = np.broadcast_to(True, ref.shape) if mask is None else np.asarray(mask).astype(bool, copy=False)
         _refuse_unlike(pred, ref, inside)
         order = sorted(range(3), key=lambda axis: -abs(ref.strides[axis]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medgan.errors import RunError
 from medgan.evaluate import Row
@@ -13,10 +13,10 @@ from medgan.report.charts import Curve, draw_curve, draw_strips
 from medgan.report.gallery import Panel, hang
 from medgan.report.page import write_page
 from medgan.report.reliability import reliabilities
-from medgan.report.sampling import sampling_report
 from medgan.report.tables import case_table, conditions, duels, headings, notes, score_line, summary_table
-from medgan.report.training import course
-from medgan.run import AnyRun, Run, RunFolder, SamplingRun, open_any_run
+
+if TYPE_CHECKING:
+    from medgan.run import AnyRun, Run
 
 __all__ = ["Curve", "Panel", "Report", "report", "write_report"]
 
@@ -62,6 +62,9 @@ def report(run: Path | AnyRun, out: Path | str | None = None) -> Path:
         RunError: if the run cannot be used, or has logged nothing yet.
         OutputError: if the page cannot be written.
     """
+    from medgan.report.sampling import sampling_report  # these import torch, which reports of results do not need
+    from medgan.run import RunFolder, SamplingRun, open_any_run
+
     run = run if isinstance(run, RunFolder) else open_any_run(Path(run))
     path = run.path / "report.html" if out is None else Path(out)
     return sampling_report(run, path) if isinstance(run, SamplingRun) else _translation_report(run, path)
@@ -107,6 +110,8 @@ def write_report(path: Path | str, report: Report) -> Path:
         InputError: if an error limit or a window of a panel cannot be used.
         OutputError: if the place cannot be written.
     """
+    from medgan.report.training import course  # imports torch
+
     first = next(iter(report.results.values()), ())
     return write_page(
         path,

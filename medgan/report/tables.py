@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medgan.evaluate import Row, summarise
-from medgan.metrics import HIGHER_IS_BETTER
 from medgan.metrics.measures import measure
 
 __all__ = [
@@ -70,14 +69,17 @@ class CaseLine:
 def metric_names(results: Results) -> list[str]:
     """The metrics that any row has."""
     rows = [row for rows in results.values() for row in rows]
-    return [name for name in HIGHER_IS_BETTER if any(name in row for row in rows)]
+    return [name for name in _LABELS if any(name in row for row in rows)]
 
 
 def headings(results: Results) -> list[Heading]:
     """A heading for each metric."""
     units = {row["unit"] for rows in results.values() for row in rows if row["unit"]}
     unit_of = {"mae": " / ".join(sorted(units)), "psnr": "dB"}
-    return [Heading(_LABELS[name], unit_of.get(name, ""), HIGHER_IS_BETTER[name]) for name in metric_names(results)]
+    return [
+        Heading(_LABELS[name], unit_of.get(name, ""), measure(name).better == "higher")
+        for name in metric_names(results)
+    ]
 
 
 def summary_table(results: Results) -> list[SummaryLine]:
@@ -189,7 +191,7 @@ def _case_cells(case: str, by_case: Mapping[str, Mapping[str, Row]], names: Sequ
 
 def _best(name: str, values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return (max if HIGHER_IS_BETTER[name] else min)(known) if len(known) > 1 else None
+    return min(known, key=measure(name).badness) if len(known) > 1 else None
 
 
 def _condition(row: Row) -> str:
@@ -201,5 +203,6 @@ def _condition(row: Row) -> str:
 def _wins(name: str, first: Mapping[str, Row], other: Mapping[str, Row]) -> str:
     pairs = [(row.get(name), other.get(case, {}).get(name)) for case, row in first.items()]
     known = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
-    wins = sum(ours > theirs if HIGHER_IS_BETTER[name] else ours < theirs for ours, theirs in known)
+    badness = measure(name).badness
+    wins = sum(badness(ours) < badness(theirs) for ours, theirs in known)
     return f"{_LABELS[name]} in {wins} of {len(known)} cases"
