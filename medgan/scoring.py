@@ -232,7 +232,15 @@ def _placed(pred: Volume, ref: Volume, mask: Volume | None, how: Scoring, case: 
     marked = None if inside is None else inside.array != 0
     if marked is not None and not marked.any():
         raise InputError(f"case {case!r}: the mask is empty; it has to mark the voxels to score")
-    return _Placed(image.array, reference.array, marked, reference.grid, (*notes, *told))
+    graded = () if inside is None else tuple(_graded(inside.array))
+    return _Placed(image.array, reference.array, marked, reference.grid, (*notes, *told, *graded))
+
+
+def _graded(mask: Array) -> Iterator[str]:
+    """A mask of several values may be an image or probabilities that was named by mistake."""
+    values = mask[mask != 0]
+    if values.min() != values.max():
+        yield f"the mask has values from {values.min():g} to {values.max():g}, and all but 0 count"
 
 
 def _on_grid(

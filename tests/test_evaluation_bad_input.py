@@ -235,6 +235,10 @@ TABLE = [
         "ssim is undefined",
         none=("ssim", "slice_roughness", "slice_jump"),
     ),
+    scored("the image itself as mask", instead("mask", real()), f"values from {real().array.min()} to"),
+    scored(
+        "probabilities as mask", bare("mask", real().array.clip(0, 500) / 500), "values from 0.002 to 1, and all but"
+    ),
     # dimensions
     scored(
         "one slice",
