@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medgan.errors import InputError
 from medgan.evaluate import Row, evaluate
+from medgan.metrics.measures import measure
 from medgan.metrics.regions import HU_REGIONS, Region, parse_region
 from medgan.processes import is_first
 from medgan.report.evaluation import CaseImages, evaluation_report
@@ -70,9 +73,9 @@ def judge(
     Raises:
         InputError: if a text cannot be understood, or one kind of segmentations is missing; and as `evaluate` does.
     """
-    limit = dict(_named(text, "--fail-under mae=80") for text in limits)
-    label_names = {int(number): name for name, number in (_named(text, "--label liver=5") for text in names)}
-    asked: dict[str, Any] = {"regions": _regions(regions), "label_names": label_names or None, "labels": _both(*labels)}
+    limit, segmentations = _limits(limits), _both(*labels)
+    label_names = _label_names(names, are_asked=segmentations is not None)
+    asked: dict[str, Any] = {"regions": _regions(regions), "label_names": label_names or None, "labels": segmentations}
     rows = evaluate(pred, ref, **asked, **choices)
     out = choices.get("out")
     page = report_of(Path(out)) if out is not None and is_first() else None
@@ -108,12 +111,38 @@ def _images(case: str, files: Mapping[str, str]) -> CaseImages:
     return CaseImages(case, Path(files["pred"]), Path(files["ref"]), source, mask)
 
 
+def _limits(texts: Sequence[str]) -> dict[str, float]:
+    """By metric; what is none is told before hours of scoring."""
+    limits = _numbers(texts, "--fail-under mae=80")
+    for name in limits:
+        measure(name)
+    return limits
+
+
+def _label_names(texts: Sequence[str], *, are_asked: bool) -> dict[int, str]:
+    numbers = _numbers(texts, "--label liver=5")
+    if numbers and not are_asked:
+        raise InputError("labels are names in segmentations: give --pred-labels and --ref-labels, or no --label")
+    names = {int(number): name for name, number in numbers.items()}
+    if len(names) < len(numbers) or any(number % 1 for number in numbers.values()):
+        raise InputError(f"labels are whole numbers, each with one name; seen {', '.join(texts)}")
+    return names
+
+
+def _numbers(texts: Sequence[str], example: str) -> dict[str, float]:
+    """By name, each once."""
+    numbers = dict(_named(text, example) for text in texts)
+    if len(numbers) < len(texts):
+        raise InputError(f"a name is given twice, as in {example}; seen {', '.join(texts)}")
+    return numbers
+
+
 def _named(text: str, example: str) -> tuple[str, float]:
     name, _, number = text.partition("=")
-    try:
-        return name.strip(), float(number)
-    except ValueError as error:
-        raise InputError(f"{text!r} is no name and number; write it as in {example}") from error
+    with suppress(ValueError):
+        if name.strip() and math.isfinite(float(number)):
+            return name.strip(), float(number)
+    raise InputError(f"{text!r} is no name and number; write it as in {example}")
 
 
 def _regions(texts: Sequence[str]) -> tuple[Region, ...]:

@@ -14,6 +14,7 @@ from medgan import Grid, Volume, write
 from medgan.errors import InputError
 from medgan.judge import judge
 
+BOTH = (Path("x"), Path("y"))
 GRID = Grid.regular((24, 22, 20), spacing_mm=(2, 2, 2))
 
 
@@ -86,7 +87,18 @@ def test_segmentations_by_rule(study: Path) -> None:
     [
         ({"regions": ["bone"]}, r"a region is NAME=LOW\.\.HIGH"),
         ({"limits": ["mae"]}, "'mae' is no name and number; write it as in --fail-under mae=80"),
+        ({"limits": ["mae=nan"]}, "'mae=nan' is no name and number"),
+        ({"limits": ["mae=inf"]}, "'mae=inf' is no name and number"),
+        ({"limits": ["=80"]}, "'=80' is no name and number"),
+        ({"limits": ["mae=1", "mae = 2"]}, "a name is given twice, as in --fail-under mae=80; seen mae=1, mae = 2"),
+        ({"limits": ["mea=80"]}, "no measure is called 'mea'"),
         ({"names": ["liver"]}, "'liver' is no name and number; write it as in --label liver=5"),
+        ({"names": ["liver=5"]}, "labels are names in segmentations: give --pred-labels and --ref-labels"),
+        ({"names": ["liver=2.5"], "labels": BOTH}, "whole numbers, each with one name; seen liver=2.5"),
+        (
+            {"names": ["liver=5", "spleen=5"], "labels": BOTH},
+            "whole numbers, each with one name; seen liver=5, spleen=5",
+        ),
         ({"labels": (Path("x"), None)}, "segmentations are compared in pairs"),
     ],
 )
@@ -98,3 +110,8 @@ def test_what_cannot_be_understood_is_told(study: Path, wrong: dict[str, object]
 def test_a_limit_on_what_was_not_computed_is_told(study: Path) -> None:
     with pytest.raises(InputError, match="ssim_wang2004: not computed"):
         judge(study / "out/{case}_sct.nii.gz", study / "data/{case}/ct.nii.gz", limits=["ssim_wang2004=0.9"])
+
+
+def test_what_cannot_be_held_is_told_before_a_case_is_scored(study: Path) -> None:
+    with pytest.raises(InputError, match="no measure is called 'mea'"):
+        judge(Path("nowhere"), study / "data/{case}/ct.nii.gz", limits=["mea=80"])
