@@ -115,3 +115,10 @@ def test_a_limit_on_what_was_not_computed_is_told(study: Path) -> None:
 def test_what_cannot_be_held_is_told_before_a_case_is_scored(study: Path) -> None:
     with pytest.raises(InputError, match="no measure is called 'mea'"):
         judge(Path("nowhere"), study / "data/{case}/ct.nii.gz", limits=["mea=80"])
+
+
+@pytest.mark.parametrize("option", [("--processes", "0"), ("--tolerance", "-1")])
+def test_numbers_that_mean_nothing_are_wrong_usage(study: Path, option: tuple[str, str]) -> None:
+    done = medgan("evaluate", *rules(study), *option)
+    assert (done.code, done.out) == (2, "")
+    assert f"Invalid value for '{option[0]}'" in done.err

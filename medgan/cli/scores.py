@@ -43,8 +43,8 @@ def evaluate(
     resample_to: Annotated[
         str | None, typer.Option(help="reference: predictions and masks on other grids to its, which is noted.")
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="mm that voxels of one place may lie apart.")] = 0.01,
-    processes: Annotated[int, typer.Option(help="Cases scored at once.")] = 1,
+    tolerance: Annotated[float, typer.Option(min=0, help="mm that voxels of one place may lie apart.")] = 0.01,
+    processes: Annotated[int, typer.Option(min=1, help="Cases scored at once.")] = 1,
     fail_under: Annotated[
         list[str] | None, typer.Option(help="Exit 1 if a mean is worse, as mae=80, or a case is missing; repeatable.")
     ] = None,
