@@ -232,14 +232,14 @@ def _placed(pred: Volume, ref: Volume, mask: Volume | None, how: Scoring, case: 
     marked = None if inside is None else inside.array != 0
     if marked is not None and not marked.any():
         raise InputError(f"case {case!r}: the mask is empty; it has to mark the voxels to score")
-    graded = () if inside is None else tuple(_graded(inside.array))
+    graded = () if inside is None or marked is None else tuple(_graded(inside.array, marked))
     return _Placed(image.array, reference.array, marked, reference.grid, (*notes, *told, *graded))
 
 
-def _graded(mask: Array) -> Iterator[str]:
+def _graded(mask: Array, marked: Array) -> Iterator[str]:
     """A mask of several values may be an image or probabilities that was named by mistake."""
-    values = mask[mask != 0]
-    if values.min() != values.max():
+    if (marked & (mask != mask.max())).any():
+        values = mask[marked]
         yield f"the mask has values from {values.min():g} to {values.max():g}, and all but 0 count"
 
 

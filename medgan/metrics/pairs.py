@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,17 @@ import numpy.typing as npt
 
 from medgan.errors import GeometryError, InputError
 
-__all__ = ["RANGE_2023", "RANGE_2025", "Array", "Pair", "Range", "Spacing", "checked_range", "checked_spacing"]
+__all__ = [
+    "RANGE_2023",
+    "RANGE_2025",
+    "Array",
+    "Pair",
+    "Range",
+    "Spacing",
+    "checked_range",
+    "checked_spacing",
+    "extent",
+]
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
@@ -65,6 +75,11 @@ class Pair:
             raise InputError(f"axis {given} is none of a volume (accepted: 0, 1, 2)")
         return None if given is None else self.order.index(given % 3)
 
+    def cropped(self) -> Pair:
+        """The smallest box of it that holds all voxels that count."""
+        box = tuple(extent(self.inside, axis) for axis in range(3))
+        return replace(self, pred=self.pred[box], ref=self.ref[box], inside=self.inside[box])
+
     def voxels(self) -> Iterator[tuple[Array, Array]]:
         """The voxels that count, a slab at a time: prediction and reference, each (N,)."""
         for slab in self.slabs():
@@ -102,6 +117,12 @@ class Pair:
     def is_finite(self, *, anywhere: bool = False) -> bool:
         """Whether all voxels that count are numbers and not infinite; or all voxels, in the mask or not."""
         return not self.holds(lambda image: ~np.isfinite(image), anywhere=anywhere)
+
+
+def extent(inside: Array, axis: int) -> slice:
+    """From the first voxel of a mask (X, Y, Z) along an axis to the last."""
+    seen = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+    return slice(int(seen[0]), int(seen[-1]) + 1)
 
 
 def checked_range(value_range: Range) -> Range:

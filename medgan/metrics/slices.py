@@ -35,7 +35,7 @@ def slice_roughness(pred: Array, ref: Array, mask: Array | None = None, axis: in
         >>> slice_roughness(ref + [0, 2, 0, 2], ref)  # across slices steps of 3, -1, 3 against 1, 1, 1
         2.3333333333333335
     """
-    pair, changes = Pair.of(pred, ref, mask), np.zeros((3, 2))
+    pair, changes = Pair.of(pred, ref, mask).cropped(), np.zeros((3, 2))
     for slab in _slabs(pair):
         for along in range(3):
             steps, _ = slab.steps(along)
@@ -66,7 +66,7 @@ def slice_jump(pred: Array, ref: Array, mask: Array | None = None, axis: int = 2
         >>> slice_jump(ref + [5, 9, 7], ref)  # jumps of 4 and 2
         3.0
     """
-    pair = Pair.of(pred, ref, mask)
+    pair = Pair.of(pred, ref, mask).cropped()
     along, (totals, counts) = pair.order.index(axis % 3), np.zeros((2, ref.shape[axis]))
     for slab in _slabs(pair):
         steps, both = slab.steps(along)

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from medgan.metrics.pairs import Array
+from medgan.metrics.pairs import Array, extent
 
 __all__ = [
     "GAUSSIAN",
@@ -246,13 +246,8 @@ def _tiles(centres: Array) -> Iterator[Box]:
     for start in range(0, centres.shape[1], rows):
         here = centres[:, start : start + rows]
         if here.any():
-            first, second, third = (_extent(here, axis) for axis in range(3))
+            first, second, third = (extent(here, axis) for axis in range(3))
             yield first, slice(start + second.start, start + second.stop), third
-
-
-def _extent(centres: Array, axis: int) -> slice:
-    seen = np.flatnonzero(centres.any(axis=tuple({0, 1, 2} - {axis})))
-    return slice(int(seen[0]), int(seen[-1]) + 1)
 
 
 def _sweep(of: Fields, tile: Box, window: Window) -> Iterator[tuple[Box, list[Array]]]:
