@@ -2,7 +2,8 @@
 
     python tools/bench/ssim.py [--shape 256 256 128] [--rounds 5] [--masked]
 
-All ways of a table compute the same number, which is shown; they are given float32 in memory. SciPy's filters are what
+All ways of a table compute the same number, which is shown, but for torchmetrics (where it is installed), which treats
+borders in its own way; they are given float32 in memory. SciPy's filters are what
 the published code of the SynthRAD challenges does: whole volumes in float64. The first way is the baseline: a ratio
 below 1 means that medgan is faster than the other way. CPU seconds are those of all threads. Memory is the peak of a
 fresh process above what it holds once its imports are done, over the bytes of both images.
@@ -17,6 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,7 @@ RANGE = (-1024.0, 3071.0)
 L = RANGE[1] - RANGE[0]
 C1, C2 = (0.01 * L) ** 2, (0.03 * L) ** 2
 CORE = (slice(3, -3),) * 3
+OTHERS: Any = import_module("torchmetrics.functional.image") if find_spec("torchmetrics") else None
 IN_CHILD = """
 import resource, sys
 import numpy as np
@@ -152,6 +156,19 @@ def monai_four_scales(pred: Array, ref: Array, _: Array | None) -> float:
     return float(compute_ms_ssim(y, x, spatial_dims=3, data_range=L, weights=weights))
 
 
+def torchmetrics_gaussian(pred: Array, ref: Array, mask: Array | None) -> float:
+    """It keeps windows that reach beyond the border, so its number is another."""
+    x, y = (torch.from_numpy(image - np.float32(RANGE[0]))[None, None] for image in (ref, pred))
+    values = OTHERS.structural_similarity_index_measure(y, x, data_range=L, return_full_image=True)[1]
+    return mean(values[0, 0].numpy(), mask)
+
+
+def torchmetrics_four_scales(pred: Array, ref: Array, _: Array | None) -> float:
+    x, y = (torch.from_numpy(image - np.float32(RANGE[0]))[None, None] for image in (ref, pred))
+    weights = tuple(weight / sum(MS_SSIM_WEIGHTS[:4]) for weight in MS_SSIM_WEIGHTS[:4])
+    return float(OTHERS.multiscale_structural_similarity_index_measure(y, x, data_range=L, betas=weights))
+
+
 JOBS: dict[str, dict[str, Way]] = {
     "SSIM of SynthRAD2023, range of 2025": {
         "medgan": lambda pred, ref, mask: ssim_2023(pred, ref, mask, RANGE),
@@ -177,6 +194,10 @@ JOBS: dict[str, dict[str, Way]] = {
         "MONAI": monai_slices,
     },
 }
+
+if OTHERS:
+    JOBS["SSIM of Wang 2004 in 3-D"]["torchmetrics"] = torchmetrics_gaussian
+    JOBS["MS-SSIM of Wang 2003 in 3-D, four scales, whole"]["torchmetrics"] = torchmetrics_four_scales
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -210,7 +231,7 @@ def timed(ways: Mapping[str, Way], given: tuple[Array, Array, Array | None], rou
 def memory(job: str, paths: Sequence[str | None], held: int) -> str:
     """Peak bytes of a fresh process by way, the images themselves included, over those of the images."""
     rows = [["", "peak MiB", "× images"]]
-    where = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     for way in JOBS[job]:
         code = IN_CHILD.format(paths=list(paths), job=job, way=way)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=where)
