@@ -212,9 +212,11 @@ def _compared(found: Match, pred: Path, ref: Path, task: _Task) -> Row:
     segmented = (read(found.pred_labels), read(found.ref_labels)) if found.pred_labels and found.ref_labels else None
     reference = in_contract_unit(reference, task.target) if task.target else reference
     row = score(read(pred), reference, mask, case=found.case, how=task.how, std=std, labels=segmented)
-    lost = found.ref_labels is not None and found.pred_labels is None
-    note = "; ".join(part for part in (row["note"], "the prediction has no segmentation" if lost else "") if part)
-    return {**row, "note": note}
+    told = {
+        "the prediction has no segmentation": found.ref_labels is not None and found.pred_labels is None,
+        "the prediction and the reference are one file": pred.samefile(ref),
+    }
+    return {**row, "note": "; ".join([*filter(None, [row["note"]]), *(note for note, holds in told.items() if holds)])}
 
 
 def _alike(scored: Sequence[Scored]) -> list[Scored]:

@@ -21,7 +21,7 @@ from medgan import __version__
 from medgan.atomic import replacing
 from medgan.errors import InputError, OutputError
 from medgan.metrics.measures import MEASURES, base_of, measure
-from medgan.metrics.statistics import summary
+from medgan.metrics.statistics import RESAMPLES, summary
 from medgan.processes import place
 from medgan.scoring import SCORED, Row
 
@@ -39,7 +39,7 @@ __all__ = [
 
 SCHEMA = "medgan.evaluation/1"
 _NO_CELLS = ("error_by_sigma",)  # a list of bins is no cell
-_NUM_RESAMPLES, _SEED = 2000, 0
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float | int | None]]:
 
     `n` numbers of `num_patients`, `num_undefined` scored rows without one, `num_infinite` that are infinitely good and
     in none of the others, `mean`, `sd` (sample), `median`, `q1`, `q3`, `min`, `max`, and three intervals of 95 % by
-    bootstrap over patients (2000 resamples, fixed seed): `ci95_low` and `ci95_high` of the mean (percentile),
-    `bca95_…` of the mean (bias-corrected and accelerated), `median_ci95_…` of the median (percentile). What the number
-    of patients does not allow is None.
+    bootstrap over patients (10,000 resamples and the seed of `compare`): `ci95_low` and `ci95_high` of the mean
+    (percentile), `bca95_…` of the mean (bias-corrected and accelerated; what tables and pages show), `median_ci95_…`
+    of the median (percentile). What the number of patients does not allow is None.
 
     Args:
         rows: as `evaluate` returns them.
@@ -113,7 +113,7 @@ def number_of(row: Row, name: str) -> float | None:
 @lru_cache(maxsize=256)  # the file, the page, the tables and the limits of an evaluation all ask for the same
 def _statistics(numbers: tuple[float | None, ...], patients: tuple[str, ...]) -> Mapping[str, float | int | None]:
     values = [math.nan if number is None else number for number in numbers]
-    found = summary(values, patients, seed=_SEED, resamples=_NUM_RESAMPLES)
+    found = summary(values, patients, seed=_SEED, resamples=RESAMPLES)
     told = found.to_json()
     names = ("n", "num_undefined", "num_patients", "mean", "sd", "median", "q1", "q3", "min", "max")
     infinite = numbers.count(math.inf)
@@ -178,7 +178,7 @@ def write_results(out: Path, scored: Sequence[Scored], settings: Mapping[str, An
         "counts": {status: sum(row["status"] == status for row in rows) for status in _statuses(rows)},
         "rows": rows,
         "settings": dict(settings),
-        "bootstrap": {"over": "patients", "resamples": _NUM_RESAMPLES, "seed": _SEED},
+        "bootstrap": {"over": "patients", "resamples": RESAMPLES, "seed": _SEED},
         "versions": versions(),
         "files": {one.row["case"]: dict(one.files) for one in scored},
         "sha256": {one.row["case"]: {role: seen for role, seen in one.sha256.items() if seen} for one in scored},

@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 Rows = Sequence[Mapping[str, Any]]
+_MOST = 50  # cases, or notes, that a terminal shows
 _SHOWN = ("mae", "psnr", "ssim", "ms_ssim", "slice_roughness", "slice_jump")
 
 
@@ -103,11 +104,12 @@ def _converted(one: Converted) -> list[str]:
 
 
 def metrics_table(rows: Rows) -> str:
-    """A line a case with the first metrics, a line a metric with what its numbers come to, and every note once."""
+    """A line a case with the first metrics, a line a metric with what its numbers come to, and each note once."""
     metrics = [name for name in _SHOWN if any(name in row for row in rows)]
-    body = [[row["case"], *(_number(row.get(name)) for name in metrics), _unscored(row)] for row in rows]
+    body = [[row["case"], *(_number(row.get(name)) for name in metrics), _unscored(row)] for row in rows[:_MOST]]
     low, high = rows[0]["range"]
-    cases = columns([["case", *metrics, ""], *body]) + f"\n{rows[0]['preset']}, range {low:g} … {high:g}"
+    cases = "\n".join([columns([["case", *metrics, ""], *body]), *_left_out(len(rows), "cases")])
+    cases += f"\n{rows[0]['preset']}, range {low:g} … {high:g}"
     return "\n\n".join(part for part in (cases, _summary(rows), _calibration(rows), _noted(rows)) if part)
 
 
@@ -125,13 +127,20 @@ def _summary(rows: Rows) -> str:
         [
             measure(name).label,
             measure(name).in_unit(unit),
-            *(_number(numbers[key]) for key in ("mean", "ci95_low", "ci95_high", "sd", "median", "q1", "q3")),
+            _number(numbers["mean"]),
+            _interval(numbers),
+            *(_number(numbers[key]) for key in ("sd", "median", "q1", "q3")),
             _counted(numbers),
         ]
         for name, numbers in summarise([dict(row) for row in rows]).items()
         if not name.startswith("coverage_")
     ]
-    return columns([["metric", "unit", "mean", "95 % CI", "", "sd", "median", "q1", "q3", "cases"], *lines])
+    return columns([["metric", "unit", "mean", "95 % CI, BCa", "sd", "median", "q1", "q3", "cases"], *lines])
+
+
+def _interval(numbers: Mapping[str, Any]) -> str:
+    low, high = (_number(numbers[f"bca95_{end}"]) for end in ("low", "high"))
+    return f"{low} to {high}" if numbers["bca95_low"] is not None else "-"
 
 
 def _counted(numbers: Mapping[str, Any]) -> str:
@@ -147,7 +156,12 @@ def _noted(rows: Rows) -> str:
         told = row.get("note") or ""  # a scored case may have several notes, any other has one reason
         for note in filter(None, told.split("; ") if row.get("status") == "scored" else [told]):
             cases.setdefault(note.removeprefix(f"case {row['case']!r}: "), []).append(str(row["case"]))
-    return "\n".join(f"{_some(named, len(rows))}: {note}" for note, named in cases.items())
+    lines = [f"{_some(named, len(rows))}: {note}" for note, named in cases.items()]
+    return "\n".join([*lines[:_MOST], *_left_out(len(lines), "notes")])
+
+
+def _left_out(count: int, what: str) -> list[str]:
+    return [f"… and {count - _MOST} more {what}; all are in --json, and in what --out writes"] if count > _MOST else []
 
 
 def _some(cases: Sequence[str], count: int) -> str:

@@ -250,8 +250,8 @@ def test_labels_of_lines_that_lie_together_stay_apart():
 
 
 def test_bars_are_drawn_for_measures_with_regions():
-    numbers = {"n": 3, "num_undefined": 0, "mean": 10.0, "ci95_low": 8.0, "ci95_high": 12.0}
-    alone = {**numbers, "n": 1, "mean": -4.0, "ci95_low": None, "ci95_high": None}
+    numbers = {"n": 3, "num_undefined": 0, "mean": 10.0, "bca95_low": 8.0, "bca95_high": 12.0}
+    alone = {**numbers, "n": 1, "mean": -4.0, "bca95_low": None, "bca95_high": None}
     nothing = {**alone, "n": 0, "mean": None}
     columns = {"mae": numbers, "mae_bone": numbers, "mae_lung": numbers, "hd95_body": numbers, "coverage_50": numbers}
     columns |= {"bias_bone": numbers, "bias_soft_tissue": alone, "dice_bone": nothing, "dice_lung": nothing}

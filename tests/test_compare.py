@@ -23,6 +23,7 @@ from medgan.compare.text import number, p_value
 from medgan.errors import InputError, MedganError, OutputError
 from medgan.metrics.measures import MEASURES, measure
 from medgan.metrics.statistics import holm
+from medgan.results import summarise
 
 DIRECTED = [name for name, one in MEASURES.items() if one.better]
 WAY = {"lower": -1.0, "higher": 1.0, "zero": -1.0, "one": -1.0}
@@ -112,6 +113,19 @@ def test_what_has_no_better_end_is_not_compared_and_told() -> None:
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_mean_has_the_interval_that_its_evaluation_gave() -> None:
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(80, 10, 14), rng.normal(70, 10, 14)
+    patients = [f"p{n // 2}" for n in range(14)]
+    results = [results_of(name, rows(list(v), patients=patients)) for name, v in {"a": a, "b": b}.items()]
+    (contest,) = compare_results(results).contests.values()
+    told = summarise(rows(list(a), patients=patients))["mae"]
+    assert (told["bca95_low"], told["bca95_high"]) == (
+        contest.summaries["a"].mean_bca.low,
+        contest.summaries["a"].mean_bca.high,
+    )
 
 
 def test_numbers_are_scipys_over_all_pairs() -> None:

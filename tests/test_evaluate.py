@@ -312,3 +312,10 @@ def test_an_evaluation_without_a_run_waits_for_no_network_library() -> None:
     code = "import sys, medgan.evaluate; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"torch", "monai"}.isdisjoint(loaded)
+
+
+def test_a_file_against_itself_is_told(tmp_path: Path) -> None:
+    volume = Volume(np.arange(512.0).reshape(8, 8, 8), Grid.regular((8, 8, 8)), unit="HU")
+    path = write(volume, tmp_path / "ct.nii.gz")
+    (row,) = evaluate(path, path)
+    assert "the prediction and the reference are one file" in row["note"]

@@ -191,7 +191,7 @@ def test_the_summary_is_that_of_the_rows_and_says_what_is_missing(page, evaluate
     assert "5 of 6 cases were scored; 1 no prediction." in page.text
     assert "no prediction: not scored: lost/one" in page.text
     mae = summarise(rows)["mae"]
-    assert f"{mae['mean']:.1f} [{mae['ci95_low']:.1f} to {mae['ci95_high']:.1f}]" in re.sub(r"\s+", " ", page.text)
+    assert f"{mae['mean']:.1f} [{mae['bca95_low']:.1f} to {mae['bca95_high']:.1f}]" in re.sub(r"\s+", " ", page.text)
     assert "Preset synthrad2023, range −1024 to 3000 HU, predictions read as int16" in page.text
 
 
@@ -574,7 +574,7 @@ def test_tables_for_a_paper_hold_the_numbers(evaluated, tmp_path):
     assert listed[-1]["mae"] == ""
     text = tex.read_text(encoding="utf-8")
     mae = expected["mae"]
-    spread, interval = rf"{mae['mean']:.1f} $\pm$ {mae['sd']:.1f}", f"{mae['ci95_low']:.1f}, {mae['ci95_high']:.1f}"
+    spread, interval = rf"{mae['mean']:.1f} $\pm$ {mae['sd']:.1f}", f"{mae['bca95_low']:.1f}, {mae['bca95_high']:.1f}"
     assert rf"MAE [HU] $\downarrow$ & {spread} & {interval} & " in text
     body = [line for line in text.splitlines() if " & " in line]
     assert all(line.count("&") == 4 and line.endswith(r"\\") for line in body)

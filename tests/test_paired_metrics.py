@@ -648,5 +648,5 @@ def test_examples_are_right(module: Any) -> None:
 
 def test_volumes_are_told_where_they_are_compared():
     volume = Volume(np.zeros((4, 4, 4)), Grid.regular((4, 4, 4)))
-    with pytest.raises(InputError, match="medgan.score"):
+    with pytest.raises(InputError, match=r"medgan\.score"):
         mae(volume, volume)

@@ -44,8 +44,8 @@ def paper_tables(rows: Sequence[Row], out: Path | str) -> tuple[Path, Path, Path
 
     `summary.csv` has a line for each metric: label, unit, which way is better, and the statistics of
     `medgan.evaluate.summarise` with all their digits. `summary.tex` has the same as a table of the package booktabs:
-    mean ± sample standard deviation, its 95 % interval, median and interquartile range. `cases.csv` has a line for each
-    case, also for those that were not scored; what is missing is an empty cell.
+    mean ± sample standard deviation, its 95 % interval (BCa), median and interquartile range. `cases.csv` has a line
+    for each case, also for those that were not scored; what is missing is an empty cell.
 
     Args:
         rows: as `medgan.evaluate` returns them.
@@ -95,7 +95,7 @@ def _table(lines: Sequence[SummaryRow], rows: Sequence[Row]) -> str:
     statuses = ", ".join(f"{count} {status}" for status, count in _counts(rows).items())
     return "\n".join(
         [
-            f"% {latex(statuses)}; mean and SD over cases, interval of the mean by bootstrap over patients",
+            f"% {latex(statuses)}; mean and SD over cases, interval of the mean by BCa bootstrap over patients",
             r"\begin{tabular}{lrrrr}",
             r"\toprule",
             r"Metric & Mean $\pm$ SD & 95\,\% CI & Median [IQR] & $n$ \\",

@@ -341,7 +341,8 @@ def region_bars(summary: Summary, unit: str) -> list[ReachChart]:
 def _bars(base: str, lines: Mapping[str, tuple[Reach, Reach | None]], unit: str) -> ReachChart | None:
     column = measure(base)
     heading = ", ".join(part for part in (column.label, column.in_unit(unit)) if part)
-    return draw_reaches(f"{heading}, by region", lines, note="mean over the cases and its 95 % interval", mark=0.0)
+    note = "mean over the cases and its 95 % BCa interval over patients"
+    return draw_reaches(f"{heading}, by region", lines, note=note, mark=0.0)
 
 
 def _parted(name: str) -> tuple[str, str]:
@@ -352,7 +353,7 @@ def _parted(name: str) -> tuple[str, str]:
 
 
 def _reach_of(numbers: Mapping[str, float | int | None]) -> Reach:
-    mean, low, high = (numbers[name] for name in ("mean", "ci95_low", "ci95_high"))
+    mean, low, high = (numbers[name] for name in ("mean", "bca95_low", "bca95_high"))
     middle = float(mean or 0)
     return Reach(middle, middle if low is None else low, middle if high is None else high)
 

@@ -227,7 +227,7 @@ def _column(name: str, unit: str) -> Column:
 
 def _summary_row(column: Column, numbers: Numbers) -> SummaryRow:
     mean, sd, median, q1, q3, low, high = (
-        numbers[key] for key in ("mean", "sd", "median", "q1", "q3", "ci95_low", "ci95_high")
+        numbers[key] for key in ("mean", "sd", "median", "q1", "q3", "bca95_low", "bca95_high")
     )
 
     def told(value: float | int | None) -> str:

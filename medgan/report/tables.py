@@ -170,7 +170,7 @@ def _summary_column(name: str, summaries: Mapping[str, Mapping[str, Mapping[str,
 
 
 def _summary_cell(name: str, numbers: Mapping[str, float | None], best: float | None) -> Cell:
-    mean, sd, low, high = (numbers.get(key) for key in ("mean", "sd", "ci95_low", "ci95_high"))
+    mean, sd, low, high = (numbers.get(key) for key in ("mean", "sd", "bca95_low", "bca95_high"))
     return Cell(
         value=mean,
         text=shown(name, mean),
