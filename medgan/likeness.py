@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from medgan.atomic import replacing
@@ -18,7 +19,7 @@ from medgan.device import pick_device
 from medgan.errors import InputError
 from medgan.featured import Image, Look, Patients, Row, Store, features_of, find_images, settled, similarities
 from medgan.metrics.floors import Floored
-from medgan.metrics.measures import Measure, measure
+from medgan.metrics.measures import SET_MEASURES
 from medgan.metrics.networks import CT_BIN_WIDTH_HU, ImageFeatures, Slices, image_features
 from medgan.metrics.sets import REAL, SYNTHETIC, TEST, FeatureSet, SetScores, compare_sets
 from medgan.processes import is_first
@@ -26,10 +27,12 @@ from medgan.results import versions
 
 __all__ = ["SCHEMA", "Diversity", "Likeness", "likeness"]
 
+Array = npt.NDArray[Any]
 Range = tuple[float, float]
 
 SCHEMA = "medgan.likeness/1"
 _RESAMPLES = 2000
+_NUM_NAMED = 3  # features that are told of as the farthest apart
 _LABELS = {"frechet_distance": "FD", "kid": "KID"}
 _BETTER = {"higher": "higher is better", "lower": "lower is better"}
 
@@ -183,9 +186,20 @@ def _scores(
     seed: int,
 ) -> SetScores:
     of_set = {group: _feature_set(make.name, images, rows[group]) for group, images in sets.items()}
-    return compare_sets(
+    found = compare_sets(
         of_set[SYNTHETIC], of_set[REAL], of_set.get(TEST), standardised=make.has_units, splits=splits, seed=seed
     )
+    farthest = _farthest(make.columns, of_set[SYNTHETIC].rows, of_set[REAL].rows) if make.columns else []
+    return replace(found, notes=(*found.notes, *farthest))
+
+
+def _farthest(names: Sequence[str], synthetic: Array, real: Array) -> list[str]:
+    """The features whose means differ most: they rule the distances, and say what to look at."""
+    spread = real.std(axis=0)
+    varied = spread > 1e-9 * (1 + np.abs(real.mean(axis=0)))
+    apart = np.where(varied, synthetic.mean(axis=0) - real.mean(axis=0), 0) / np.where(varied, spread, 1)
+    most = np.argsort(-np.abs(apart), kind="stable")[:_NUM_NAMED]
+    return [f"farthest apart, in SD of the real images: {', '.join(f'{names[n]} {apart[n]:+.3g}' for n in most)}"]
 
 
 def _feature_set(name: str, images: Sequence[Image], rows: Sequence[Row]) -> FeatureSet:
@@ -254,17 +268,11 @@ def _table(name: str, found: SetScores) -> list[str]:
 
 def _label(score: str, name: str) -> str:
     """As it belongs into a paper: a distance bears the name of its features."""
-    return f"{_LABELS[score]}-{name}" if score in _LABELS else _measure(score).label
-
-
-def _measure(score: str) -> Measure:
-    """That of sets: the columns `coverage_50` … of a table of cases tell of intervals."""
-    found = measure(score)
-    return replace(found, label="Coverage", better="higher") if score == "coverage" else found
+    return f"{_LABELS[score]}-{name}" if score in _LABELS else SET_MEASURES[score].label
 
 
 def _line(score: str, one: Floored) -> str:
-    better = _BETTER.get(_measure(score).better, "")
+    better = _BETTER.get(SET_MEASURES[score].better, "")
     sides = (one.value, one.low, one.high), (one.floor, one.floor_low, one.floor_high)
     told = ("{:.4g} ({:.4g} to {:.4g})".format(*side) for side in sides)
     return "; real ".join(told) + (f"; {better}" if better else "")

@@ -297,6 +297,21 @@ def test_a_set_of_the_same_kind_is_as_near_as_real_images_and_a_brighter_one_is_
     assert (near.unit, near.window, near.notes, near.diversity) == ("HU", (-1024, 3071), (), {})
 
 
+def test_what_sets_two_sets_apart_most_is_named(sets: dict[str, Path], tmp_path: Path) -> None:
+    found = likeness(sets["brighter"], sets["real"], patients=of_cases(sets["real"]), pairs=0, out=tmp_path)
+    (told,) = (note for note in found.scores["radiomic"].notes if note.startswith("farthest apart"))
+    with (tmp_path / "features-radiomic.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    ours, real = ([row for row in table if row["set"] == name] for name in ("synthetic", "real"))
+
+    def apart(name: str) -> float:
+        own, others = (np.array([float(row[name]) for row in one]) for one in (ours, real))
+        return float((own.mean() - others.mean()) / others.std())
+
+    first, *_ = sorted(NAMES, key=lambda name: -abs(apart(name)))
+    assert told.startswith(f"farthest apart, in SD of the real images: {first} {apart(first):+.3g}, ")
+
+
 def test_all_of_it_is_written_and_is_the_same_again(sets: dict[str, Path], tmp_path: Path) -> None:
     def compare() -> Any:
         return likeness(
