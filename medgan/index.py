@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,20 +16,20 @@ import numpy as np
 from medgan.cases import FIXED_COLUMNS, SPLITS, Case, listed, split_by_patient, write_cases
 from medgan.errors import CasesError, GeometryError, InputError, MedganError
 from medgan.formats import Header, read, read_header
+from medgan.layouts import FIND, synthrad
 from medgan.progress import say, track
 from medgan.volume import Grid, Volume
 
 __all__ = ["index"]
 
-Key = tuple[str, str]  # patient and case, as the folder names them
 T = TypeVar("T")
-_FIELDS = ("patient", "case")
 _TOLERANCE_MM = 1e-2
 
 
 def index(
     folder: Path,
     *,
+    layout: str = "patterns",
     a: str | None = None,
     b: str | None = None,
     contrasts: Mapping[str, str] | None = None,
@@ -46,20 +45,24 @@ def index(
 ) -> list[Case]:
     """Find the cases in a folder, prove that their images fit and that no split sees another's patients, write a table.
 
-    Patterns are paths relative to the folder, with the fields `{patient}` and `{case}` for what differs and `*` for
-    what does not matter, as in `{patient}/t1.nii.gz` or `{patient}/{case}/MR*`; `t1.nii.gz` alone means
-    `{patient}/t1.nii.gz`. A DICOM image is the folder of its series. Where two fields share a name, the first takes
-    as little as fits. A case is named by its fields, joined by `_`.
+    How images are named is for the layout to say. Patterns are paths relative to the folder, with the fields
+    `{patient}` and `{case}` for what differs and `*` for what does not matter, as in `{patient}/t1.nii.gz` or
+    `{patient}/{case}/MR*`; `t1.nii.gz` alone means `{patient}/t1.nii.gz`. A DICOM image is the folder of its series.
+    Where two fields share a name, the first takes as little as fits. A case is named by its fields, joined by `_`. In
+    BIDS names are suffixes, with entities where needed, such as `T1w`, `acq-hr_T1w` or
+    `derivatives/brains/desc-brain_mask`; in the Decathlon the modalities of dataset.json, and `label`; in SynthRAD
+    those of files, by default mr or cbct to ct with the mask.
 
     Args:
         folder: with the scans.
-        a: pattern of the images to translate from; with b, or neither of them.
-        b: pattern of the images to translate to.
-        contrasts: patterns of further sources, by the name of their column in the table, such as `t2`. A case may lack
+        layout: `patterns`, `bids`, `decathlon` or `synthrad`.
+        a: name of the images to translate from, as the layout has it; with b, or neither of them.
+        b: name of the images to translate to.
+        contrasts: names of further sources, by the name of their column in the table, such as `t2`. A case may lack
             some of them; only a model trained with `prep.contrast_dropout` can use it.
-        images: instead of a and b the patterns of the images that a sampler learns, by the name of their column. A case
+        images: instead of a and b the names of the images that a sampler learns, by the name of their column. A case
             has all of them.
-        mask: pattern of the masks, if there are any.
+        mask: name of the masks, if there are any.
         out: the CSV file to write.
         fractions: shares of the patients in train, val and test.
         seed: of the split.
@@ -75,7 +78,7 @@ def index(
         The cases, sorted by name.
 
     Raises:
-        InputError: if there is no such folder.
+        InputError: if there is no such folder or layout.
         CasesError: if no case is found, one lacks an image, an image cannot be read, or one person is in two splits:
             by the patient identifiers in DICOM headers, or by images that are equal, voxel for voxel.
         GeometryError: if the images of a case are on different grids; names both.
@@ -86,9 +89,14 @@ def index(
         raise InputError(f"contrasts: {', '.join(contrasts)} serve models that learn from pairs; leave out one of both")
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; give the one that the patterns are relative to")
-    patterns = _patterns(_roles(a, b, images, translators=bool(contrasts) or unpaired), contrasts or {}, mask)
-    cases = _renamed(_found(folder, patterns, contrasts or {}, unpaired=unpaired), patients)
-    cases = _split(_labelled(cases, conditions), fractions, seed, split)
+    if layout not in FIND:
+        raise InputError(f"unknown layout {layout!r} (accepted: {', '.join(FIND)})")
+    if layout == "synthrad" and not images:
+        a, b, mask = synthrad.named(folder, a, b, mask)
+    wanted = _wanted(_roles(a, b, images, translators=bool(contrasts) or unpaired), contrasts or {}, mask)
+    cases = _found(folder, layout, wanted, contrasts or {}, unpaired=unpaired)
+    cases = _labelled(_renamed(cases, patients), conditions)
+    cases = _split(cases, fractions, seed, split)
     headers = _each(cases, read_header, "reading headers")
     _refuse_grids(cases, headers, unpaired=unpaired)
     _refuse_identities(cases, headers, patients)
@@ -98,6 +106,14 @@ def index(
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def _wanted(roles: Mapping[str, str], contrasts: Mapping[str, str], mask: str | None) -> dict[str, str]:
+    """What the user calls the images of each role."""
+    named = [*contrasts, *(role for role in roles if roles.keys() != {"a", "b"})]
+    if taken := [role for role in named if role in FIXED_COLUMNS]:
+        raise CasesError(f"images: {', '.join(taken)} are columns already; name the column otherwise")
+    return {**roles, **contrasts} | ({"mask": mask} if mask else {})
 
 
 def _roles(a: str | None, b: str | None, images: Mapping[str, str] | None, *, translators: bool) -> Mapping[str, str]:
@@ -110,107 +126,30 @@ def _roles(a: str | None, b: str | None, images: Mapping[str, str] | None, *, tr
     return {"a": a, "b": b}
 
 
-def _patterns(roles: Mapping[str, str], contrasts: Mapping[str, str], mask: str | None) -> dict[str, str]:
-    named = [*contrasts, *(role for role in roles if roles.keys() != {"a", "b"})]
-    if taken := [role for role in named if role in FIXED_COLUMNS]:
-        raise CasesError(f"images: {', '.join(taken)} are columns already; name the column otherwise")
-    patterns = {**roles, **contrasts} | ({"mask": mask} if mask else {})
-    patterns = {role: _with_fields(role, pattern.strip("/")) for role, pattern in patterns.items()}
-    fields = {role: {field for field in _FIELDS if f"{{{field}}}" in pattern} for role, pattern in patterns.items()}
-    if len({frozenset(own) for own in fields.values()}) > 1:
-        raise CasesError(f"the patterns hold different fields: {_shown(patterns)}; use the same fields in each")
-    return patterns
-
-
-def _with_fields(role: str, pattern: str) -> str:
-    unknown = sorted(set(re.findall(r"\{(.*?)\}", pattern)) - set(_FIELDS))
-    if unknown or not pattern or ".." in Path(pattern).parts:
-        raise CasesError(
-            f"pattern of {role}: {pattern!r} is not accepted; it is a path below the folder, "
-            "with the fields {patient} and {case}, such as {patient}/t1.nii.gz"
-        )
-    return pattern if "{" in pattern else f"{{patient}}/{pattern}"
-
-
-def _found(folder: Path, patterns: Mapping[str, str], optional: Container[str], *, unpaired: bool) -> list[Case]:
+def _found(
+    folder: Path, layout: str, wanted: Mapping[str, str], optional: Container[str], *, unpaired: bool
+) -> list[Case]:
     """The cases with all their images, of which contrasts may be missing; without pairs also those with only a or b."""
-    of_role = {role: _matches(folder, role, pattern) for role, pattern in patterns.items()}
-    keys = sorted({key for images in of_role.values() for key in images})
-    for role in (role for role in of_role if not of_role[role]):
-        place = next((path.parent for images in of_role.values() for path in images.values()), folder)
-        raise CasesError(f"nothing below {folder} fits {patterns[role]} as {role}; {place} holds: {_content(place)}")
+    cases = FIND[layout](folder, wanted)
     if unpaired:
-        keys = [key for key in keys if key in of_role["a"] or key in of_role["b"]]
-    else:
-        _refuse_incomplete(folder, keys, of_role, patterns, optional)
-    return [_case(key, {role: of_role[role][key] for role in of_role if key in of_role[role]}) for key in keys]
+        return [case for case in cases if case.images.keys() & {"a", "b"}]
+    _refuse_incomplete(folder, cases, wanted, optional)
+    return cases
 
 
-def _refuse_incomplete(
-    folder: Path,
-    keys: list[Key],
-    of_role: Mapping[str, Mapping[Key, Path]],
-    patterns: Mapping[str, str],
-    optional: Container[str],
-) -> None:
+def _refuse_incomplete(folder: Path, cases: list[Case], wanted: Mapping[str, str], optional: Container[str]) -> None:
     """Contrasts may be missing, which is only told; nothing else may."""
-    lacking = [(key, role) for key in keys for role in of_role if key not in of_role[role]]
-    told = listed(f"{_name(key)} has no {role}" for key, role in lacking)
+    lacking = [(case.name, role) for case in cases for role in wanted if role not in case.images]
+    told = listed(f"{name} has no {role}" for name, role in lacking)
     if any(role not in optional for _, role in lacking):
-        without = ", or index without pairs (--unpaired)" if "a" in patterns else ""
+        without = ", or index without pairs (--unpaired)" if "a" in wanted else ""
+        shown = ", ".join(f"{role}: {text}" for role, text in wanted.items())
         raise CasesError(
             f"{folder}: incomplete cases: {told}; move them out of the folder, or correct the patterns "
-            f"({_shown(patterns)}){without}"
+            f"({shown}){without}"
         )
     if lacking:
         say(f"Contrasts are missing, without which only prep.contrast_dropout can do: {told}")
-
-
-def _case(key: Key, images: Mapping[str, Path]) -> Case:
-    return Case(_name(key), key[0] or key[1], "", images)
-
-
-def _matches(folder: Path, role: str, pattern: str) -> dict[Key, Path]:
-    found: dict[Key, Path] = {}
-    for path in sorted(folder.glob(re.sub(r"\{.*?\}", "*", pattern))):
-        match = _expression(pattern).fullmatch(path.relative_to(folder).as_posix())
-        if match is None:
-            continue
-        fields = match.groupdict()
-        key = (fields.get("patient", ""), fields.get("case", ""))
-        if key in found:
-            raise CasesError(
-                f"{_name(key)} has two images as {role}: {found[key]} and {path}; narrow the pattern {pattern}"
-            )
-        found[key] = path
-    return found
-
-
-def _expression(pattern: str) -> re.Pattern[str]:
-    """The pattern as a regular expression; a field that comes again stands for the same text."""
-    text, seen = "", set()
-    for part in re.split(r"(\{.*?\}|\*)", pattern):
-        name = part.strip("{}")
-        if part == "*":
-            text += "[^/]*"
-        elif part.startswith("{"):
-            text += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)"
-            seen.add(name)
-        else:
-            text += re.escape(part)
-    return re.compile(text)
-
-
-def _name(key: Key) -> str:
-    return "_".join(part for part in key if part)
-
-
-def _shown(patterns: Mapping[str, str]) -> str:
-    return ", ".join(f"{role}: {pattern}" for role, pattern in patterns.items())
-
-
-def _content(folder: Path) -> str:
-    return listed((path.name + "/" * path.is_dir() for path in sorted(folder.iterdir())), most=5) or "nothing"
 
 
 # --- patients and splits ----------------------------------------------------------------------------------------------
@@ -252,7 +191,7 @@ def _labelled(cases: list[Case], conditions: Path | None) -> list[Case]:
     of_case = {case.name: case.name if key == "case" else case.patient for case in cases}
     if missing := sorted(set(of_case.values()) - known.keys()):
         raise CasesError(f"{conditions}: has no line for the {key} {listed(missing)}; add it, or move the images away")
-    return [replace(case, conditions=known[of_case[case.name]]) for case in cases]
+    return [replace(case, conditions={**case.conditions, **known[of_case[case.name]]}) for case in cases]
 
 
 def _known(path: Path) -> tuple[str, dict[str, dict[str, str]]]:

@@ -50,7 +50,7 @@ COMMANDS = {
     ],
     "import-weights": ["weights", "overrides", "--config", "--back", "--arch", "--out"],
     "index": [
-        "folder", "--a", "--b", "--contrast", "--image", "--mask", "--out", "--fractions", "--split", "--seed",
+        "folder", "--layout", "--a", "--b", "--contrast", "--image", "--mask", "--out", "--fractions", "--split", "--seed",
         "--patients", "--conditions", "--unpaired",
     ],
     "inspect": ["path", "--identity", "--lint", "--source", "--json"],

@@ -104,8 +104,10 @@ def deidentify(
 @app.command()
 def index(
     folder: Path,
+    layout: Annotated[str, typer.Option(help="patterns, bids, decathlon or synthrad.")] = "patterns",
     a: Annotated[
-        str | None, typer.Option(help="Source images: a path below each patient's folder, or with {patient}.")
+        str | None,
+        typer.Option(help="Source images: a path below each patient's folder, or with {patient}; T1w in BIDS."),
     ] = None,
     b: Annotated[str | None, typer.Option(help="Target images, likewise.")] = None,
     contrast: Contrasts = None,
@@ -131,7 +133,7 @@ def index(
     sharing: dict[str, Any] = {"fractions": fractions, "seed": seed, "patients": patients, "split": split}
     images: dict[str, Any] = {"a": a, "b": b, "contrasts": by_role(contrast or ()), "mask": mask}
     images |= {"images": by_role(image or (), example="t1=t1.nii.gz"), "conditions": conditions}
-    cases = run(folder, **images, out=out, unpaired=unpaired, **sharing)
+    cases = run(folder, layout=layout, **images, out=out, unpaired=unpaired, **sharing)
     typer.echo(f"{out}: {split_line(cases)}")
 
 
