@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medgan.augment.sample import sample
     from medgan.augment.trial import try_set as utility
     from medgan.cache import cache
+    from medgan.check import check
     from medgan.compare import compare
     from medgan.convert import convert
     from medgan.deidentify import deidentify
@@ -47,6 +48,7 @@ __all__ = [
     "__version__",
     "audit",
     "cache",
+    "check",
     "compare",
     "convert",
     "deidentify",
@@ -75,6 +77,7 @@ __all__ = [
 
 _VERBS = (
     "cache",
+    "check",
     "compare",
     "convert",
     "deidentify",

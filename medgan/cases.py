@@ -8,7 +8,6 @@ class, or a number. All images of one person are in one split.
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 import re
 from collections import Counter, defaultdict
@@ -19,7 +18,7 @@ from pathlib import Path
 from medgan.atomic import replacing
 from medgan.errors import CasesError
 
-__all__ = ["FIXED_COLUMNS", "SPLITS", "Case", "by_role", "listed", "read_cases", "split_by_patient", "write_cases"]
+__all__ = ["FIXED_COLUMNS", "SPLITS", "Case", "by_role", "listed", "read_cases", "write_cases"]
 
 FIXED_COLUMNS = ("case", "patient", "split", "a", "b", "mask")
 SPLITS = ("train", "val", "test")
@@ -99,32 +98,6 @@ def write_cases(cases: Sequence[Case], path: Path) -> Path:
             for case in cases
         )
     return path
-
-
-def split_by_patient(
-    patients: Iterable[str], *, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0
-) -> dict[str, str]:
-    """Put each patient into train, val or test: the same for the same set of patients and seed, in any order.
-
-    Each split with a fraction above zero gets a patient as soon as there are three.
-
-    Args:
-        patients: names; repeated ones count once.
-        fractions: shares of train, val and test; they add up to 1.
-        seed: another seed, another split.
-
-    Raises:
-        CasesError: if the fractions are not three shares that add up to 1.
-
-    Example:
-        >>> Counter(split_by_patient([f"p{n}" for n in range(20)]).values())
-        Counter({'train': 14, 'val': 3, 'test': 3})
-    """
-    _refuse_fractions(fractions)
-    order = sorted(set(patients), key=lambda patient: (hashlib.sha256(f"{seed}:{patient}".encode()).digest(), patient))
-    counts = _shares(len(order), fractions)
-    splits = [split for split, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
-    return dict(zip(order, splits, strict=True))
 
 
 def by_role(texts: Iterable[str], *, example: str = "t2=t2.nii.gz") -> dict[str, str]:
@@ -283,26 +256,7 @@ def _refuse_leaks(cases: Sequence[Case], what: str) -> None:
         )
 
 
-# --- splitting and writing --------------------------------------------------------------------------------------------
-
-
-def _refuse_fractions(fractions: Sequence[float]) -> None:
-    if len(fractions) != len(SPLITS) or not min(fractions) >= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise CasesError(f"fractions are the shares of train, val and test and add up to 1; seen: {list(fractions)}")
-
-
-def _shares(total: int, fractions: Sequence[float]) -> list[int]:
-    """Whole numbers near `total * fractions` that add up to `total`: the largest remainders are rounded up."""
-    exact = [total * fraction for fraction in fractions]
-    counts = [int(share + 1e-9) for share in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda k: (counts[k] - exact[k], k))
-    for k in by_remainder[: total - sum(counts)]:
-        counts[k] += 1
-    for k, fraction in enumerate(fractions):
-        if total >= len(SPLITS) and fraction > 0 and counts[k] == 0:
-            counts[counts.index(max(counts))] -= 1
-            counts[k] += 1
-    return counts
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def _ordered_roles(cases: Sequence[Case]) -> list[str]:

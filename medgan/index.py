@@ -13,11 +13,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from medgan.cases import FIXED_COLUMNS, SPLITS, Case, listed, split_by_patient, write_cases
+from medgan.cases import FIXED_COLUMNS, SPLITS, Case, listed, write_cases
 from medgan.errors import CasesError, GeometryError, InputError, MedganError
 from medgan.formats import Header, read, read_header
 from medgan.layouts import FIND, synthrad
 from medgan.progress import say, track
+from medgan.splits import Sharing, table_paths
 from medgan.volume import Grid, Volume
 
 __all__ = ["index"]
@@ -41,6 +42,9 @@ def index(
     patients: Mapping[str, str] | Path | None = None,
     conditions: Path | None = None,
     split: str | None = None,
+    split_file: Path | None = None,
+    folds: int | None = None,
+    stratify: str | None = None,
     unpaired: bool = False,
 ) -> list[Case]:
     """Find the cases in a folder, prove that their images fit and that no split sees another's patients, write a table.
@@ -71,11 +75,16 @@ def index(
         conditions: what is known of the images, for samplers: a CSV file with the column case or patient and others,
             such as class or age, which become columns `condition:…` of the table.
         split: put all cases into this one, instead of sharing them out.
+        split_file: a fixed split instead: a CSV file with the columns patient and split, such as another table of
+            cases. It names every patient, and may name others.
+        folds: write as many tables instead of one, `cases_fold1of5.csv` and so on for `cases.csv`: each patient is test
+            in one of them; the others are shared out between train and val by the first two fractions.
+        stratify: a condition, such as site, of which each split gets its share within one patient.
         unpaired: accept cases that have only a or only b, and a and b of one case on different grids. The split then
             shares out those with a alone, with b alone and with both one by one, so that each has some of all.
 
     Returns:
-        The cases, sorted by name.
+        The cases, sorted by name; with folds, as the first table has them.
 
     Raises:
         InputError: if there is no such folder or layout.
@@ -85,6 +94,7 @@ def index(
         OutputError: if the table cannot be written.
     """
     folder = Path(folder)
+    sharing = Sharing(fractions, seed, split, split_file, folds, stratify)
     if unpaired and contrasts:
         raise InputError(f"contrasts: {', '.join(contrasts)} serve models that learn from pairs; leave out one of both")
     if not folder.is_dir():
@@ -96,13 +106,16 @@ def index(
     wanted = _wanted(_roles(a, b, images, translators=bool(contrasts) or unpaired), contrasts or {}, mask)
     cases = _found(folder, layout, wanted, contrasts or {}, unpaired=unpaired)
     cases = _labelled(_renamed(cases, patients), conditions)
-    cases = _split(cases, fractions, seed, split)
+    tables = sharing.tables(cases)
+    _tell_empty(tables[0], sharing)
     headers = _each(cases, read_header, "reading headers")
     _refuse_grids(cases, headers, unpaired=unpaired)
-    _refuse_identities(cases, headers, patients)
+    for table in tables:
+        _refuse_identities(table, headers, patients)
     _refuse_copies(cases)
-    write_cases(cases, out)
-    return cases
+    for path, table in zip(table_paths(Path(out), folds), tables, strict=True):
+        write_cases(table, path)
+    return tables[0]
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
@@ -210,24 +223,12 @@ def _known(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
     return key, {row[key]: {name: row[name] for name in row if name not in ("case", "patient")} for row in rows}
 
 
-def _split(cases: list[Case], fractions: Sequence[float], seed: int, split: str | None) -> list[Case]:
-    if split is not None and split not in SPLITS:
-        raise CasesError(f"unknown split {split!r} (accepted: {', '.join(SPLITS)})")
-    split_of: dict[str, str] = {}
-    for patients in _alike(cases):
-        split_of |= split_by_patient(patients, fractions=fractions, seed=seed)
-    return [replace(case, split=split or split_of[case.patient]) for case in cases]
-
-
-def _alike(cases: list[Case]) -> list[list[str]]:
-    """The patients by what there is of them: a, b or both."""
-    roles: dict[str, set[str]] = defaultdict(set)
-    for case in cases:
-        roles[case.patient] |= case.images.keys() & {"a", "b"}
-    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for patient, own in roles.items():
-        groups[tuple(sorted(own))].append(patient)
-    return list(groups.values())
+def _tell_empty(cases: list[Case], sharing: Sharing) -> None:
+    """Of splits that would have somebody if there were more patients."""
+    there = {case.split for case in cases}
+    empty = [split for split, share in zip(SPLITS, sharing.fractions, strict=True) if share and split not in there]
+    if empty and sharing.split is None and sharing.file is None:
+        say(f"Too few patients ({len({case.patient for case in cases})}): nobody is in {' and '.join(empty)}")
 
 
 # --- proving ----------------------------------------------------------------------------------------------------------

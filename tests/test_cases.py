@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
-import hypothesis.strategies as st
 import pytest
-from hypothesis import given
 
-from medgan.cases import SPLITS, Case, read_cases, split_by_patient, write_cases
+from medgan.cases import Case, read_cases, write_cases
 from medgan.errors import CasesError
 
 ROWS = ["one,p1,train,one/a.nii,one/b.nii", "two,p2,val,two/a.nii,two/b.nii", "three,p3,test,three/a.nii,three/b.nii"]
@@ -147,61 +144,3 @@ def test_what_would_be_refused_is_not_written(tmp_path: Path) -> None:
         with pytest.raises(CasesError):
             write_cases(cases, tmp_path / "cases.csv")
     assert list(tmp_path.iterdir()) == []
-
-
-# --- splitting --------------------------------------------------------------------------------------------------------
-
-names = st.sets(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6), min_size=1, max_size=60)
-shares = st.tuples(*[st.integers(0, 10)] * 3).filter(any).map(lambda parts: tuple(part / sum(parts) for part in parts))
-
-
-@given(names, shares, st.integers(0, 5), st.randoms())
-def test_a_split_is_a_function_of_the_set_and_the_seed(
-    patients: set[str], fractions: tuple[float, ...], seed: int, shuffle
-) -> None:  # type: ignore[no-untyped-def]
-    split = split_by_patient(sorted(patients), fractions=fractions, seed=seed)
-    order = sorted(patients) * 2
-    shuffle.shuffle(order)
-    assert split_by_patient(order, fractions=fractions, seed=seed) == split
-    assert set(split) == patients
-
-
-@given(names, shares, st.integers(0, 5))
-def test_the_shares_are_met(patients: set[str], fractions: tuple[float, ...], seed: int) -> None:
-    counts = Counter(split_by_patient(patients, fractions=fractions, seed=seed).values())
-    for name, fraction in zip(SPLITS, fractions, strict=True):
-        if fraction == 0:
-            assert counts[name] == 0
-        elif len(patients) >= 3:
-            assert counts[name] >= 1
-        if len(patients) * min(share for share in fractions if share > 0) >= 1:
-            assert abs(counts[name] - fraction * len(patients)) < 1 + 1e-6
-
-
-def test_another_seed_is_another_split() -> None:
-    patients = [f"p{n}" for n in range(40)]
-    assert len({tuple(sorted(split_by_patient(patients, seed=seed).items())) for seed in range(10)}) == 10
-
-
-def test_a_new_patient_leaves_most_others_where_they_were() -> None:
-    before = split_by_patient([f"p{n}" for n in range(40)])
-    after = split_by_patient([f"p{n}" for n in range(41)])
-    assert sum(before[name] != after[name] for name in before) <= 4
-
-
-def test_every_patient_comes_into_every_split_equally_often() -> None:
-    patients = [f"p{n}" for n in range(10)]
-    in_test = Counter(
-        name
-        for seed in range(600)
-        for name, split in split_by_patient(patients, fractions=(0.6, 0.2, 0.2), seed=seed).items()
-        if split == "test"
-    )
-    # 600 draws with p = 0.2: 120 ± 4.5 standard deviations of 9.8.
-    assert all(76 < in_test[name] < 164 for name in patients)
-
-
-@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.5, 0.5, 0.5), (1.2, -0.1, -0.1), (float("nan"), 0.5, 0.5), ()])
-def test_shares_that_are_none_are_refused(fractions: tuple[float, ...]) -> None:
-    with pytest.raises(CasesError, match="add up to 1"):
-        split_by_patient(["p"], fractions=fractions)

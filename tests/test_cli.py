@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "tiny.yaml").write_text(TINY_CONFIG)
     argv = ["--a", "mr", "--b", "ct", "--fractions", "0.6", "0.2", "0.2", "--out", place / "cases.csv"]
     done = medgan("index", place / "scans", *argv)
-    assert done.out == f"{place / 'cases.csv'}: 5 cases of 5 patients (train 3, val 1, test 1)\n"
+    assert done.out == f"{place / 'cases.csv'}: 5 cases of 5 patients (train 3, val 1, test 1), split 859e4879914b\n"
     done = medgan("train", place / "tiny.yaml", "--out", place / "run", "--device", "cpu")
     assert (done.code, done.out, done.warned) == (0, f"{place / 'run'}\n", ())
     return place

@@ -237,6 +237,45 @@ def test_one_split_for_all(five: Path) -> None:
     assert "unknown split 'all'" in refusal(five, split="all")
 
 
+def test_folds_are_tables_beside_each_other(five: Path) -> None:
+    cases = run(five, folds=5, fractions=(0.5, 0.5, 0))
+    tables = [read_cases(five / f"cases_fold{number}of5.csv") for number in range(1, 6)]
+    assert tables[0] == cases
+    assert not (five / "cases.csv").exists()
+    tested = [case.name for table in tables for case in table if case.split == "test"]
+    assert sorted(tested) == ["p1", "p2", "p3", "p4", "p5"]
+    assert all(sum(case.split == "val" for case in table) == 2 for table in tables)
+
+
+def test_a_fixed_split_is_kept(five: Path) -> None:
+    before = run(five, seed=5)
+    scan(five / "p2/t1.nii.gz")
+    assert run(five, split_file=five / "cases.csv") == before
+    (five / "cases.csv").rename(five / "split.csv")
+    study(five, "p6")
+    assert "has no line for the patients p6" in refusal(five, split_file=five / "split.csv")
+
+
+def test_strata_come_from_conditions(five: Path) -> None:
+    study(five, "p6")
+    known = "".join(f"p{n},{'AB'[n % 2]}\n" for n in range(1, 7))
+    (five / "known.csv").write_text(f"patient,site\n{known}")
+    for seed in range(5):
+        options = {"conditions": five / "known.csv", "stratify": "site", "fractions": (0.4, 0.3, 0.3), "seed": seed}
+        cases = run(five, **options)
+        assert len({(case.split, case.conditions["site"]) for case in cases}) == 6
+    (five / "cases.csv").unlink()
+    assert "site is not known of p1; p2" in refusal(five, stratify="site")
+
+
+def test_too_few_patients_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(study(tmp_path, "p1"))
+    assert "Too few patients (1): nobody is in val and test" in capsys.readouterr().err
+    run(tmp_path, split="test")
+    run(tmp_path, fractions=(1, 0, 0))
+    assert "Too few" not in capsys.readouterr().err
+
+
 # --- grids ------------------------------------------------------------------------------------------------------------
 
 
@@ -326,6 +365,8 @@ def test_one_identifier_under_two_patients_is_refused_without_showing_it(tmp_pat
     said = refusal(folder, a="mr", b="ct")
     assert "one patient identifier in their DICOM headers: p1 and p2 and p3" in said
     assert "SECRET" not in said.upper()
+    assert "one patient identifier" in refusal(folder, a="mr", b="ct", folds=2)
+    assert not list(folder.glob("*.csv"))
     one = run(folder, a="mr", b="ct", patients={"p1": "x", "p2": "x", "p3": "x"})
     assert [case.patient for case in one] == ["x", "x", "x", "p4"]
     placeholder = run(folder, a="mr", b="ct", patients={name: name for name in ("p1", "p2", "p3")})

@@ -327,7 +327,9 @@ def test_images_of_samplers(tmp_path: Path) -> None:
 def test_unknown_images_are_refused_with_what_is_there(tmp_path: Path) -> None:
     patients(tmp_path, "1PA001")
     assert "has no images called pet (as b); there are: ct, mask, mr" in refusal(tmp_path, "synthrad", b="pet")
-    assert "neither mr nor cbct, but t1" in refusal(scans(tmp_path / "other", "P1/t1.nii.gz"), "synthrad")
+    assert "has no images called mr or cbct; there are: t1" in refusal(
+        scans(tmp_path / "other", "P1/t1.nii.gz"), "synthrad"
+    )
 
 
 def test_other_folders_are_no_synthrad(tmp_path: Path) -> None:

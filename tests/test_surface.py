@@ -19,8 +19,8 @@ from medgan.cli import app
 
 NAMES = [
     "Grid", "MedganError", "Scoring", "Synthesis", "Volume", "__version__",
-    "audit", "cache", "compare", "convert", "deidentify", "demo", "evaluate", "export", "gamma", "import_weights",
-    "index", "inspect", "likeness", "project", "pull", "push", "read", "report", "sample", "score", "select",
+    "audit", "cache", "check", "compare", "convert", "deidentify", "demo", "evaluate", "export", "gamma",
+    "import_weights", "index", "inspect", "likeness", "project", "pull", "push", "read", "report", "sample", "score", "select",
     "serve_dicom", "train", "translate", "utility", "write",
 ]  # fmt: skip
 COMMANDS = {
@@ -33,6 +33,7 @@ COMMANDS = {
         "--json",
     ],
     "cache": ["--clear"],
+    "check": ["table", "--hu", "--out", "--json"],
     "convert": [
         "source", "out", "--like", "--series", "--to", "--fill", "--resample", "--scaling", "--json",
     ],
@@ -50,8 +51,8 @@ COMMANDS = {
     ],
     "import-weights": ["weights", "overrides", "--config", "--back", "--arch", "--out"],
     "index": [
-        "folder", "--layout", "--a", "--b", "--contrast", "--image", "--mask", "--out", "--fractions", "--split", "--seed",
-        "--patients", "--conditions", "--unpaired",
+        "folder", "--layout", "--a", "--b", "--contrast", "--image", "--mask", "--out", "--fractions", "--split",
+        "--split-file", "--folds", "--stratify", "--seed", "--patients", "--conditions", "--unpaired",
     ],
     "inspect": ["path", "--identity", "--lint", "--source", "--json"],
     "likeness": [

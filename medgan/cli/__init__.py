@@ -9,11 +9,11 @@ from io import TextIOWrapper
 
 import typer
 
-from medgan.cli import clinic, scans, scores, sets
+from medgan.cli import clinic, cohorts, scans, scores, sets
 from medgan.cli.base import app
 from medgan.errors import MedganError
 
-__all__ = ["app", "clinic", "main", "scans", "scores", "sets"]
+__all__ = ["app", "clinic", "cohorts", "main", "scans", "scores", "sets"]
 
 
 def main() -> None:

@@ -118,6 +118,9 @@ def index(
     out: Annotated[Path, typer.Option(help="The table.")] = Path("cases.csv"),
     fractions: Annotated[Shares, typer.Option(help="Shares of patients in train, val, test.")] = (0.7, 0.15, 0.15),
     split: Annotated[str | None, typer.Option(help="Put all cases into this one: train, val or test.")] = None,
+    split_file: Annotated[Path | None, typer.Option(help="CSV patient,split, or another table.")] = None,
+    folds: Annotated[int | None, typer.Option(help="As many tables; each patient is test in one.")] = None,
+    stratify: Annotated[str | None, typer.Option(help="A condition, as site, that is shared out evenly.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     patients: Annotated[Path | None, typer.Option(help="CSV case,patient: which cases are one person.")] = None,
     conditions: Annotated[
@@ -126,15 +129,19 @@ def index(
     unpaired: Annotated[bool, typer.Option("--unpaired", help="Cases may have only a or only b.")] = False,
 ) -> None:
     """Make the table of cases, split by patient; leaks and mismatched grids are refused."""
-    from medgan.cases import by_role
+    from medgan.cases import by_role, read_cases
     from medgan.index import index as run
+    from medgan.splits import split_hash, table_paths
     from medgan.tables import split_line
 
     sharing: dict[str, Any] = {"fractions": fractions, "seed": seed, "patients": patients, "split": split}
+    sharing |= {"split_file": split_file, "folds": folds, "stratify": stratify}
     images: dict[str, Any] = {"a": a, "b": b, "contrasts": by_role(contrast or ()), "mask": mask}
     images |= {"images": by_role(image or (), example="t1=t1.nii.gz"), "conditions": conditions}
-    cases = run(folder, layout=layout, **images, out=out, unpaired=unpaired, **sharing)
-    typer.echo(f"{out}: {split_line(cases)}")
+    run(folder, layout=layout, **images, out=out, unpaired=unpaired, **sharing)
+    for path in table_paths(out, folds):
+        cases = read_cases(path, required=())
+        typer.echo(f"{path}: {split_line(cases)}, split {split_hash(cases)[:12]}")
 
 
 @app.command()

@@ -34,8 +34,9 @@ def named(folder: Path, a: str | None, b: str | None, mask: str | None) -> tuple
     there = {name for images in _found(folder).values() for name in images}
     sources = [name for name in _SOURCES if name in there]
     if a is None and len(sources) != 1:
-        seen = " and ".join(sources) or f"neither mr nor cbct, but {', '.join(sorted(there))}"
-        raise CasesError(f"{folder}: has {seen}; say which to translate from (--a), or give the folder of one task")
+        others = f"has no images called mr or cbct; there are: {listed(sorted(there))}"
+        seen = "has mr and cbct" if sources else others
+        raise CasesError(f"{folder}: {seen}; say which to translate from (--a), or give the folder of one task")
     return a or sources[0], b or "ct", mask or ("mask" if "mask" in there else None)
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from medgan.atomic import replacing
-from medgan.cases import Case, split_by_patient, write_cases
+from medgan.cases import Case, write_cases
 from medgan.formats import write
 from medgan.imageset import ImageSet
 from medgan.phantom.factors import factor_images
 from medgan.progress import track
+from medgan.splits import split_by_patient
 from medgan.volume import Grid, Volume
 
 __all__ = ["RANGE", "write_images", "write_table"]
