@@ -26,25 +26,26 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from medgan.atomic import replacing
 from medgan.errors import ConfigError, InputError, OutputError
 from medgan.formats.sidecar import sidecar_path
 from medgan.progress import say
 
-__all__ = ["Cached", "Entry", "Store", "cache", "code_digest", "digest", "key_of", "open_store"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["FINGERPRINT", "Cached", "Entry", "Store", "cache", "code_digest", "digest", "key_of", "open_store"]
 
 FORMAT = 1
 GIB = 2**30
 LIMIT_GIB = 20.0
 OFF = ("off", "0", "no", "false")
 SUFFIX = ".safetensors"
+FINGERPRINT = ".npz"  # of an image, see `medgan.leaks`
 ABANDONED_S = 24 * 3600  # after which a half-written file has no writer any more
 BEGAN = time.time()
 CHUNK = 2**20
@@ -93,7 +94,13 @@ def cache(*, clear: bool = False) -> Cached:
     for path in [*entries, *store.abandoned(0)] if clear else []:
         _delete(path)
     left = store.entries()
-    return Cached(store.folder, len(left), sum(left.values()), store.limit_bytes, len(entries) - len(left))
+    return Cached(
+        store.folder, _prepared(left), sum(left.values()), store.limit_bytes, _prepared(entries) - _prepared(left)
+    )
+
+
+def _prepared(entries: Mapping[Path, int]) -> int:
+    return sum(path.suffix == SUFFIX for path in entries)
 
 
 def open_store() -> Store:
@@ -179,13 +186,14 @@ class Store:
             total -= size
 
     def entries(self) -> dict[Path, int]:
-        """The files, and their sizes in bytes."""
-        found = [] if self.folder is None else [path for path in self.folder.glob(f"*{SUFFIX}") if _is_key(path.stem)]
+        """The files, fingerprints among them, and their sizes in bytes."""
+        files = [] if self.folder is None else [*self.folder.glob(f"*{SUFFIX}"), *self.folder.glob(f"*{FINGERPRINT}")]
+        found = [path for path in files if _is_key(path.stem)]
         return {path: size for path in found if (size := _size(path)) is not None}
 
     def abandoned(self, age_s: float) -> list[Path]:
         """Files that a writer left behind when it was killed, so many seconds ago."""
-        parts = [] if self.folder is None else self.folder.glob(f".*.part.*{SUFFIX}")
+        parts = [] if self.folder is None else self.folder.glob(".*.part.*")
         return [path for path in parts if time.time() - _used_last(path) >= age_s]
 
 
@@ -250,6 +258,8 @@ def code_digest() -> str:
 
 
 def _write(path: Path, key: str, entry: Entry) -> None:
+    from safetensors.torch import save_file  # torch takes seconds to import, and not all that look here need it
+
     tensors = {name: tensor.contiguous() for name, tensor in entry.tensors.items()}
     told = {"key": key, "facts": entry.facts, "crc32": {name: _crc32(tensor) for name, tensor in tensors.items()}}
     path.touch(mode=0o600)
@@ -273,6 +283,8 @@ def _read(path: Path, key: str) -> Entry | None:
 
 def _crc32(tensor: Tensor) -> int:
     """Of the bytes, part by part, so that a large tensor need not be in memory at once."""
+    import torch
+
     flat = tensor.flatten().view(torch.uint8).numpy().data
     value = 0
     for start in range(0, len(flat), CHUNK):

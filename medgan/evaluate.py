@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from medgan.cases import Case, read_cases
 from medgan.diagram import draw_calibration
-from medgan.errors import InputError, MedganError
+from medgan.errors import CasesError, InputError, MedganError
 from medgan.formats import read
 from medgan.formats.png import write_png
+from medgan.leaks import trained_on
 from medgan.match import Match, match
 from medgan.metrics.regions import Region
 from medgan.metrics.water import ANGLES_DEG, Curve, curve_of
 from medgan.prep import Intensity, in_contract_unit
 from medgan.processes import all_of, copies, is_first, share
-from medgan.progress import track
+from medgan.progress import say, track
 from medgan.results import Scored, kept, key_of, metric_columns, remember, sha256_of, summarise, write_results
 from medgan.scoring import HU, SCORED, TOLERANCE_MM, UNKNOWN_UNIT, Range, Row, Scoring, blank, preset_of, score
 
@@ -131,11 +133,47 @@ def evaluate(
     masks, stds, sources, folder = (None if path is None else Path(path) for path in (mask, std, source, out))
     segmented = None if labels is None else (Path(labels[0]), Path(labels[1]))
     matches = match(Path(pred), Path(ref), mask=masks, split=split, std=stds, labels=segmented, source=sources)
+    matches = _without_trained(matches, Path(run) if run else None, Path(ref), split)
     scored = _scored(matches, _Task(how, target, hashed=out is not None), folder, processes)
     _refuse_all_refused(scored)
     if folder is not None and is_first():
         _write(folder, scored, {name: path and str(path) for name, path in places.items()} | _told(how))
     return [one.row for one in scored]
+
+
+def _without_trained(matches: list[Match], run: Path | None, ref: Path, split: str | None) -> list[Match]:
+    """Cases that were trained on are refused, unless it is training cases that are asked for."""
+    training = [] if split == "train" else _training_of(run, ref)
+    images = {one.case: {"a": one.source, "b": one.ref} for one in matches if one.pred and one.ref}
+    tested = [
+        Case(case, case, "", {role: path for role, path in own.items() if path is not None})
+        for case, own in images.items()
+    ]
+    reasons = trained_on(training, tested) if training and tested else {}
+    return [replace(one, refused=reasons.get(one.case, "")) for one in matches]
+
+
+def _training_of(run: Path | None, ref: Path) -> list[Case]:
+    """The training cases of the run, or else those of the table of references."""
+    table = ref if run is None else _table_of(run)
+    if table is None or table.suffix.lower() != ".csv":
+        return []
+    try:
+        return read_cases(table, split="train", required=())
+    except CasesError as error:
+        say(f"Warning: whether tested cases were trained on cannot be told: {error}")
+        return []
+
+
+def _table_of(run: Path) -> Path:
+    """That the run was trained from, which the run itself does not hold: it would tell who is in it."""
+    from medgan.run import open_run, table_hash
+
+    opened = open_run(run)
+    table = opened.config.cases
+    if table.is_file() and opened.card.get("cases_sha256") != table_hash(opened.config):
+        say(f"Warning: {table} has changed since {run} was trained from it; its training cases may have been others")
+    return table
 
 
 def _beams(wepl: Curve | Path | str | None, angles_deg: Sequence[float] | None) -> tuple[Curve | None, Angles]:
@@ -172,7 +210,7 @@ def _scored(matches: Sequence[Match], task: _Task, out: Path | None, processes: 
     """Every case of all processes of the job, in the order of the matches."""
     known = {} if out is None else kept(out)
     own = share(matches)
-    keys = [key_of(one.paths, {"task": asdict(task), "case": one.case}) for one in own] if out else [""] * len(own)
+    keys = [_key(one, task) if out else "" for one in own]
     todo = [(one, key) for one, key in zip(own, keys, strict=True) if key not in known]
     with copies(min(processes, len(todo)), "scores cases") as over:
         new: Iterable[Scored] = track(over(partial(_case, task), todo), "evaluate", len(todo))
@@ -180,6 +218,11 @@ def _scored(matches: Sequence[Match], task: _Task, out: Path | None, processes: 
     fresh = iter(made)
     done = [known[key] if key in known else next(fresh) for key in keys]
     return _alike(all_of(done))
+
+
+def _key(found: Match, task: _Task) -> str:
+    refused = {"refused": found.refused} if found.refused else {}
+    return key_of(found.paths, {"task": asdict(task), "case": found.case, **refused})
 
 
 def _case(task: _Task, todo: tuple[Match, str]) -> Scored:
@@ -197,6 +240,8 @@ def _row(found: Match, task: _Task) -> Row:
         return blank(found.case, NO_PREDICTION, task.how)
     if found.ref is None:
         return blank(found.case, NO_REFERENCE, task.how)
+    if found.refused:
+        return blank(found.case, REFUSED, task.how, found.refused)
     try:
         return _compared(found, found.pred, found.ref, task)
     except MedganError as error:

@@ -390,4 +390,4 @@ def _facts(generators: Mapping[str, _Generator]) -> dict[str, Any]:
     """For the card: where the weights are from, and that nobody knows how they came about."""
     files = {to: {"file": one.path.name, "sha256": one.sha256, "net": str(one.shape)} for to, one in generators.items()}
     imported = {"origin": ORIGIN, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "generators": files}
-    return {"seed": None, "cases_sha256": None, "imported": imported}
+    return {"seed": None, "cases_sha256": None, "split_sha256": None, "imported": imported}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +15,7 @@ from medgan.cases import FIXED_COLUMNS, SPLITS, Case, listed, write_cases
 from medgan.errors import CasesError, GeometryError, InputError, MedganError
 from medgan.formats import Header, read, read_header
 from medgan.layouts import FIND, synthrad
+from medgan.leaks import Seen, leaks, look_at
 from medgan.progress import say, track
 from medgan.splits import Sharing, table_paths
 from medgan.volume import Grid, Volume
@@ -112,7 +111,7 @@ def index(
     _refuse_grids(cases, headers, unpaired=unpaired)
     for table in tables:
         _refuse_identities(table, headers, patients)
-    _refuse_copies(cases)
+    _refuse_leaks(_refuse_copies(cases))
     for path, table in zip(table_paths(Path(out), folds), tables, strict=True):
         write_cases(table, path)
     return tables[0]
@@ -295,32 +294,45 @@ def _refuse_identities(
         )
 
 
-def _refuse_copies(cases: list[Case]) -> None:
+def _refuse_copies(cases: list[Case]) -> list[Seen]:
     """Also proves that every image can be read. Masks may be equal: two may well be empty."""
-    digests = _each(cases, _digest, "reading images")
-    same = defaultdict(list)
-    for case in cases:
-        for one, other in combinations((role for role in case.images if role != "mask"), 2):
-            if digests[case.name][one] == digests[case.name][other]:
-                same[f"{one} and {other}"].append(case.name)
-    for roles, names in same.items():
-        raise CasesError(f"{roles} are the same image, voxel for voxel: {listed(names)}; correct the patterns")
-    of_image: dict[bytes, list[Case]] = defaultdict(list)
-    for case in cases:
-        for digest in {digest for role, digest in digests[case.name].items() if role != "mask"}:
-            of_image[digest].append(case)
-    shared = [own for own in of_image.values() if len({case.patient for case in own}) > 1]
-    if shared:
+    seen = look_at(cases)
+    bad = [f"{one.case.name}, {one.role}: {one.error}" for one in seen if one.error]
+    masks = [replace(case, images={"mask": case.images["mask"]}) for case in cases if "mask" in case.images]
+    _each(masks, read, "reading masks")
+    if bad:
+        raise CasesError(f"images that cannot be read: {listed(bad)}")
+    _refuse_twins(seen)
+    return seen
+
+
+def _refuse_twins(seen: Sequence[Seen]) -> None:
+    """One image in two roles of a case."""
+    of_case: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for one in seen:
+        if one.fingerprint and one.fingerprint.voxels:
+            of_case[one.case.name, one.fingerprint.voxels].append(one.role)
+    same: dict[str, list[str]] = defaultdict(list)
+    for (name, _), roles in of_case.items():
+        if len(roles) > 1:
+            same[" and ".join(roles)].append(name)
+    for twins, names in same.items():
+        raise CasesError(f"{twins} are the same image, voxel for voxel: {listed(names)}; correct the patterns")
+
+
+def _refuse_leaks(seen: Sequence[Seen]) -> None:
+    """Images that two patients have in common are refused, those that only look so are told."""
+    found = leaks(seen, lambda case: case.patient)
+    if shared := [leak.describe() for leak in found if leak.kind in ("voxels", "uid")]:
         raise CasesError(
-            f"cases of different patients have an image in common, voxel for voxel: {_persons_listed(shared)}; "
+            f"cases of different patients have an image in common: {listed(shared)}; "
             "if they are one person, say so by `patients`; if one is a copy, remove it"
         )
-
-
-def _digest(path: Path) -> bytes:
-    """Of the values alone, in RAS order: the same image has it in any format."""
-    array = np.ascontiguousarray(read(path).reorient("RAS").array, dtype=np.float32)
-    return hashlib.sha256(f"{array.shape}".encode() + array.tobytes()).digest()
+    if alike := [leak.describe() for leak in found if leak.kind == "look"]:
+        say(
+            f"Warning: {len(alike)} pairs of cases of different patients look as if they were of one person: "
+            f"{listed(alike)}; if they are, say so by `patients`; if one is a copy, remove it"
+        )
 
 
 def _persons_listed(groups: Iterable[list[Case]]) -> str:

@@ -25,7 +25,7 @@ _NAME = r"[^/]+?"
 
 @dataclass(frozen=True)
 class Match:
-    """Where the volumes of one case are; None for what is missing."""
+    """Where the volumes of one case are; None for what is missing. `refused` says why it is not to be scored."""
 
     case: str
     pred: Path | None
@@ -36,6 +36,7 @@ class Match:
     ref_labels: Path | None = None
     source: Path | None = None
     patient: str = ""
+    refused: str = ""
 
     @property
     def paths(self) -> dict[str, Path]:

@@ -35,6 +35,7 @@ from medgan.atomic import refuse_full_folder, replacing
 from medgan.config import AnyConfig, Config, SamplingConfig, Training, dump, load
 from medgan.errors import ConfigError, OutputError, RunError
 from medgan.models.base import Game, Sampler, Translator
+from medgan.splits import table_split_hash
 from medgan.volume import Synthesis
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "open_sampling_run",
     "plan_run",
     "start_run",
+    "table_hash",
 ]
 
 C = TypeVar("C", Config, SamplingConfig)
@@ -171,7 +173,8 @@ class RunFolder(Generic[C]):
         prep = self.config.prep.model_dump(mode="json")
         card = {"format": FORMAT, "medgan": medgan.__version__, "model": self.config.model.name, "contract": prep}
         about = {"torch": torch.__version__, "python": platform.python_version(), "seed": self.config.train.seed}
-        about["cases_sha256"] = _table_hash(self.config)
+        if "imported" not in facts:
+            about |= {"cases_sha256": table_hash(self.config), "split_sha256": table_split_hash(self.config.cases)}
         use = "Research only. Images made with these weights are synthetic and not for diagnostic use."
         with replacing(self.path / "card.json") as temporary:
             temporary.write_text(json.dumps({**card, **about, **facts, "intended_use": use}, indent=2) + "\n")
@@ -329,7 +332,8 @@ def _is_run(path: Path) -> bool:
     return (path / "config.yaml").is_file() and (path / "card.json").is_file()
 
 
-def _table_hash(config: Training) -> str:
+def table_hash(config: Training) -> str:
+    """SHA-256 of the table of cases, as its file is."""
     return hashlib.sha256(config.cases.read_bytes()).hexdigest()
 
 
@@ -392,7 +396,7 @@ def _refuse_other_config(run: AnyRun, config: AnyConfig) -> None:
     if changed:
         shown = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} now)" for key in changed[:4])
         raise RunError(f"{run.path}: was started with another config: {shown}; name a new folder or the same config")
-    if _facts(run.path / "card.json").get("cases_sha256") != _table_hash(config):
+    if _facts(run.path / "card.json").get("cases_sha256") != table_hash(config):
         raise RunError(f"{config.cases}: has changed since {run.path} was started from it; name a new folder")
 
 

@@ -12,7 +12,16 @@ from pathlib import Path
 from medgan.cases import SPLITS, Case, listed
 from medgan.errors import CasesError
 
-__all__ = ["Sharing", "fold_by_patient", "read_split", "split_by_patient", "split_hash", "strata_of", "table_paths"]
+__all__ = [
+    "Sharing",
+    "fold_by_patient",
+    "read_split",
+    "split_by_patient",
+    "split_hash",
+    "strata_of",
+    "table_paths",
+    "table_split_hash",
+]
 
 
 @dataclass(frozen=True)
@@ -149,14 +158,27 @@ def table_paths(table: Path, folds: int | None) -> list[Path]:
 def split_hash(cases: Iterable[Case]) -> str:
     """SHA-256 of who is in which split, whatever the images, the cases and their order.
 
-    It tells nothing of many patients, but names of few can be guessed from it: it is as private as the table.
+    It tells of no single patient: who guesses it right has guessed the names and splits of all.
 
     Example:
         >>> split_hash([Case("c", "p1", "train", {})])[:12]
         'ad9fa339ed74'
     """
-    pairs = sorted({f"{case.patient}:{case.split}" for case in cases})
-    return hashlib.sha256("\n".join(pairs).encode()).hexdigest()
+    return _hash((case.patient, case.split) for case in cases)
+
+
+def table_split_hash(path: Path) -> str:
+    """The `split_hash` of a table of cases or another fixed split; no image need be there.
+
+    Raises:
+        CasesError: as `read_split`.
+    """
+    return _hash(read_split(path).items())
+
+
+def _hash(pairs: Iterable[tuple[str, str]]) -> str:
+    lines = sorted({f"{patient}:{split}" for patient, split in pairs})
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_split(path: Path) -> dict[str, str]:

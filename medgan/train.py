@@ -24,6 +24,7 @@ from medgan.doctor import alarms, gradient_lengths
 from medgan.errors import ConfigError, TrainingError
 from medgan.formats.png import synthetic_text, write_png
 from medgan.journal import Journal
+from medgan.leaks import refuse_leaks
 from medgan.learner import Learner, fabric_for, new_game, new_learner, operations_named, save_learner
 from medgan.lesson import TranslationLesson, translation_cases
 from medgan.models.base import Batch, Game, Sampler
@@ -38,8 +39,7 @@ from medgan.volume import Synthesis
 
 __all__ = ["Lesson", "StoppedError", "cases_of", "load_config", "train"]
 
-EXPLODED = 1e6
-RESTATE_BATCHES = 16
+EXPLODED, RESTATE_BATCHES = 1e6, 16
 
 
 class Lesson(Protocol):
@@ -80,13 +80,14 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
 
     Raises:
         ConfigError: for settings that do not fit one another.
-        CasesError: for a table that cannot be used.
+        CasesError: for a table that cannot be used, or has one image in two splits.
         RunError: if `out` holds another training.
         TrainingError: if the losses are no numbers any more or exploded; the last checkpoint is intact.
         StoppedError: after a signal to stop, with the state saved.
     """
     config = load_config(config, overrides)
     training, validation = cases_of(config, "train"), cases_of(config, "val")
+    refuse_leaks(config.cases)
     fabric = fabric_for(config, device)
     game = new_game(config)
     run: AnyRun = plan_run(Path(out), config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from medgan import read, write
 from medgan.cases import read_cases
 from medgan.config import load
 from medgan.formats.dicom import Subject
+from medgan.splits import split_hash
 
 VERBS = ["convert", "demo", "evaluate", "import-weights", "index", "inspect", "train", "translate"]
 
@@ -139,7 +141,10 @@ def test_index_splits_and_says_how(place: Path, tmp_path: Path) -> None:
     cases = read_cases(place / "cases.csv")
     assert {case.name for case in cases} == {"p0", "p1", "p2", "p3", "p4"}
     argv = ["index", place / "scans", "--a", "mr", "--b", "ct", "--split", "test", "--out", tmp_path / "c.csv"]
-    assert medgan(*argv).out == f"{tmp_path / 'c.csv'}: 5 cases of 5 patients (test 5)\n"
+    told = re.fullmatch(r"(.*): 5 cases of 5 patients \(test 5\), split ([0-9a-f]{12})\n", medgan(*argv).out)
+    assert told
+    assert told[1] == str(tmp_path / "c.csv")
+    assert split_hash(read_cases(tmp_path / "c.csv")).startswith(told[2])
     assert all(case.images["a"].is_dir() for case in read_cases(tmp_path / "c.csv"))
 
 

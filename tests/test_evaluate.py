@@ -288,7 +288,7 @@ def test_references_and_masks_come_from_a_table_of_cases(tmp_path: Path) -> None
     for name, split in (("p1", "test"), ("p2", "test"), ("p3", "train")):
         home = tmp_path / "cohort" / name
         home.mkdir(parents=True)
-        write(Volume(array, grid, "HU", "CT"), home / "ct.nii.gz")
+        write(Volume(array + 9 * (split == "train"), grid, "HU", "CT"), home / "ct.nii.gz")
         write(Volume((array > 300).astype(np.uint8), grid, "label"), home / "mask.nii.gz")
         cases.append(Case(name, name, split, {"b": home / "ct.nii.gz", "mask": home / "mask.nii.gz"}))
     write_cases(cases, tmp_path / "cases.csv")

@@ -19,7 +19,7 @@ ROWS = [
     {"volume", "atomic", "progress", "imageset"},
     {"formats", "prep", "nets", "losses", "penalties", "metrics", "pictures", "baselines"},
     {"cases", "cache", "device", "conditions", "schedule", "alignment", "plausible"},
-    {"layouts", "splits"},
+    {"layouts", "leaks", "splits"},
     {"models", "check", "inspect", "lint", "convert", "deidentify", "index", "match", "phantom", "pull", "push"},
     {"scoring", "gamma"},
     {"scans", "jitter", "ledger", "diagram", "board", "results", "featured"},

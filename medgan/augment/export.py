@@ -13,14 +13,15 @@ from medgan.run import open_any_run
 __all__ = ["export"]
 
 NOT_SHARED = Path("cases-are-not-shared.csv")
-LEFT_OUT = ("cases_sha256", "started")
+LEFT_OUT = ("cases_sha256", "split_sha256", "started")
 
 
 def export(run: Path | str, out: Path | str) -> Path:
     """Copy a run for others: its config without paths, the averaged generators, the card: what uses of it need.
 
     Left out are the discriminators, which tell who was in the training far better than the generators do, the state of
-    the optimisers, the journal, validation pictures, which show patients, and the name and hash of the table of cases.
+    the optimisers, the journal, validation pictures, which show patients, and the name and hashes of the table of
+    cases.
 
     Args:
         run: the folder of a run.

@@ -28,11 +28,13 @@ class Header:
         grid: where the voxels are.
         modality: DICOM's code, "" where it is not known.
         patient_id: the identifier in a DICOM header, "" in NIfTI; it identifies a person and is never printed.
+        uids: of the DICOM series and of its slices; none in NIfTI. They lead to a person in the archive.
     """
 
     grid: Grid
     modality: str = ""
     patient_id: str = field(default="", repr=False)
+    uids: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 def read(path: Path, *, series: str | None = None) -> Volume:
@@ -80,7 +82,7 @@ def read_header(path: Path) -> Header:
     found = _only_series(path)
     if found.grid is None:
         raise DicomError(f"{path}: {'; '.join(found.problems) or 'is no regular volume'}")
-    return Header(found.grid, found.modality, found.patient_id)
+    return Header(found.grid, found.modality, found.patient_id, found.uids)
 
 
 def write(

@@ -71,6 +71,8 @@ def report(run: Path | AnyRun, out: Path | str | None = None) -> Path:
 
 
 def _translation_report(run: Run, path: Path) -> Path:
+    from medgan.report.training import split_told  # imports torch
+
     lines = run.metrics()
     if not lines:
         raise RunError(f"{run.path}: has logged nothing yet; let it train until step {run.config.train.log_every}")
@@ -84,6 +86,7 @@ def _translation_report(run: Run, path: Path) -> Path:
             "batch": str(run.config.train.batch),
             "learning rate": f"{run.config.train.lr:g}",
             "seed": str(run.config.train.seed),
+            **split_told(run.card),
         },
         training=lines,
         error_unit=run.config.prep.b.output_unit,

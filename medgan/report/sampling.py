@@ -16,7 +16,7 @@ from medgan.formats.png import data_uri, encode_png
 from medgan.report.charts import Family, draw_family
 from medgan.report.page import write_page
 from medgan.report.series import Lines, Points, marks, picked, series
-from medgan.report.training import Course
+from medgan.report.training import Course, split_told
 from medgan.run import SamplingRun
 
 __all__ = ["Sheet", "sampling_course", "sampling_report"]
@@ -252,6 +252,7 @@ def _provenance(run: SamplingRun) -> dict[str, str]:
         "batch": str(train.batch),
         "learning rate": f"{train.lr:g}",
         "seed": str(train.seed),
+        **split_told(run.card),
         "patience": f"{train.patience} validations" if train.patience else "none: all steps are made",
         "medgan": str(run.card.get("medgan", "")),
     }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from medgan.doctor import Spell, spells
 from medgan.report.charts import Family, FamilyChart, draw_family
 from medgan.report.series import Lines, Points, finite, marks, picked, series
 
-__all__ = ["Course", "course"]
+__all__ = ["Course", "course", "split_told"]
 
 PERCENT = (0.0, 100.0)
 
@@ -40,6 +41,12 @@ def course(lines: Lines, error_unit: str = "") -> Course:
     last_step = max((line["step"] for line in lines), default=0)
     charts = [draw_family(family, last_step, marks(found)) for family in _families(lines, error_unit)]
     return Course(tuple(chart for chart in charts if chart), tuple(found), sum("vitals" in line for line in lines))
+
+
+def split_told(card: Mapping[str, Any]) -> dict[str, str]:
+    """Who was in which split, as a hash: equal in runs whose patients were split alike; {} where the card has none."""
+    split = card.get("split_sha256")
+    return {"split": f"sha256:{split}"} if split else {}
 
 
 def _families(lines: Lines, error_unit: str) -> Iterable[Family]:

@@ -99,6 +99,12 @@ class Series:
         """True for a captured picture without a place in the patient, such as a dose report."""
         return self.grid is None and self.sop_class.startswith("Secondary Capture")
 
+    @property
+    def uids(self) -> frozenset[str]:
+        """SeriesInstanceUID, and the SOPInstanceUID of each slice; without those that files do not state."""
+        slices = (header.instance_uid for stack in self.stacks for header in stack.headers)
+        return frozenset({self.uid, *slices} - {""})
+
     def describe(self) -> str:
         """One line for people, without patient data."""
         number = "" if self.number is None else f"{self.number} "
