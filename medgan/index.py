@@ -6,6 +6,7 @@ import csv
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ import numpy as np
 from medgan.cases import FIXED_COLUMNS, SPLITS, Case, listed, write_cases
 from medgan.errors import CasesError, GeometryError, InputError, MedganError
 from medgan.formats import Header, read, read_header
-from medgan.layouts import FIND, synthrad
+from medgan.layouts import LAYOUTS, find, synthrad
 from medgan.leaks import Seen, leaks, look_at
 from medgan.progress import say, track
 from medgan.splits import Sharing, table_paths
@@ -23,6 +24,7 @@ from medgan.volume import Grid, Volume
 __all__ = ["index"]
 
 T = TypeVar("T")
+Faults = dict[str, list[str]]  # what is wrong with a case, in lines that name it, by its name
 _TOLERANCE_MM = 1e-2
 
 
@@ -45,6 +47,7 @@ def index(
     folds: int | None = None,
     stratify: str | None = None,
     unpaired: bool = False,
+    leave_out: bool = False,
 ) -> list[Case]:
     """Find the cases in a folder, prove that their images fit and that no split sees another's patients, write a table.
 
@@ -54,11 +57,12 @@ def index(
     Where two fields share a name, the first takes as little as fits. A case is named by its fields, joined by `_`. In
     BIDS names are suffixes, with entities where needed, such as `T1w`, `acq-hr_T1w` or
     `derivatives/brains/desc-brain_mask`; in the Decathlon the modalities of dataset.json, and `label`; in SynthRAD
-    those of files, by default mr or cbct to ct with the mask.
+    those of files, by default mr or cbct to ct with the mask. In a DICOM tree they are rules for series, such
+    as `MR:*T1*|!*GD*`.
 
     Args:
         folder: with the scans.
-        layout: `patterns`, `bids`, `decathlon` or `synthrad`.
+        layout: `patterns`, `bids`, `decathlon`, `synthrad` or `dicom`.
         a: name of the images to translate from, as the layout has it; with b, or neither of them.
         b: name of the images to translate to.
         contrasts: names of further sources, by the name of their column in the table, such as `t2`. A case may lack
@@ -81,6 +85,8 @@ def index(
         stratify: a condition, such as site, of which each split gets its share within one patient.
         unpaired: accept cases that have only a or only b, and a and b of one case on different grids. The split then
             shares out those with a alone, with b alone and with both one by one, so that each has some of all.
+        leave_out: leave out, and tell of, cases that lack an image, that cannot be read, whose images lie on different
+            grids or are one image, instead of refusing all. A leak is refused all the same.
 
     Returns:
         The cases, sorted by name; with folds, as the first table has them.
@@ -98,20 +104,28 @@ def index(
         raise InputError(f"contrasts: {', '.join(contrasts)} serve models that learn from pairs; leave out one of both")
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; give the one that the patterns are relative to")
-    if layout not in FIND:
-        raise InputError(f"unknown layout {layout!r} (accepted: {', '.join(FIND)})")
+    if layout not in LAYOUTS:
+        raise InputError(f"unknown layout {layout!r} (accepted: {', '.join(LAYOUTS)})")
     if layout == "synthrad" and not images:
         a, b, mask = synthrad.named(folder, a, b, mask)
     wanted = _wanted(_roles(a, b, images, translators=bool(contrasts) or unpaired), contrasts or {}, mask)
-    cases = _found(folder, layout, wanted, contrasts or {}, unpaired=unpaired)
+    cases = find(layout, folder, wanted, table=Path(out))
+    usable = partial(_usable, leave_out=leave_out)
+    if unpaired:
+        cases = [case for case in cases if case.images.keys() & {"a", "b"}]
+    else:
+        cases = usable(cases, *_incomplete(folder, cases, wanted, contrasts or {}))
     cases = _labelled(_renamed(cases, patients), conditions)
+    sharing.tables(cases)  # refuses what contradicts itself before hours of reading
+    headers, unread = _each(cases, read_header, "reading headers")
+    cases = usable(cases, unread, CasesError, "images that cannot be read", "mend or remove them")
+    cases = usable(cases, *_on_other_grids(cases, headers, unpaired=unpaired))
+    cases, seen = _seen(cases, usable)
     tables = sharing.tables(cases)
     _tell_empty(tables[0], sharing)
-    headers = _each(cases, read_header, "reading headers")
-    _refuse_grids(cases, headers, unpaired=unpaired)
     for table in tables:
         _refuse_identities(table, headers, patients)
-    _refuse_leaks(_refuse_copies(cases))
+    _refuse_leaks(seen)
     for path, table in zip(table_paths(Path(out), folds), tables, strict=True):
         write_cases(table, path)
     return tables[0]
@@ -138,30 +152,34 @@ def _roles(a: str | None, b: str | None, images: Mapping[str, str] | None, *, tr
     return {"a": a, "b": b}
 
 
-def _found(
-    folder: Path, layout: str, wanted: Mapping[str, str], optional: Container[str], *, unpaired: bool
-) -> list[Case]:
-    """The cases with all their images, of which contrasts may be missing; without pairs also those with only a or b."""
-    cases = FIND[layout](folder, wanted)
-    if unpaired:
-        return [case for case in cases if case.images.keys() & {"a", "b"}]
-    _refuse_incomplete(folder, cases, wanted, optional)
-    return cases
-
-
-def _refuse_incomplete(folder: Path, cases: list[Case], wanted: Mapping[str, str], optional: Container[str]) -> None:
-    """Contrasts may be missing, which is only told; nothing else may."""
+def _incomplete(
+    folder: Path, cases: list[Case], wanted: Mapping[str, str], optional: Container[str]
+) -> tuple[Faults, type[MedganError], str, str]:
+    """Cases without an image that they need, and how to say so; contrasts may be missing, which is only told."""
     lacking = [(case.name, role) for case in cases for role in wanted if role not in case.images]
-    told = listed(f"{name} has no {role}" for name, role in lacking)
-    if any(role not in optional for _, role in lacking):
-        without = ", or index without pairs (--unpaired)" if "a" in wanted else ""
-        shown = ", ".join(f"{role}: {text}" for role, text in wanted.items())
-        raise CasesError(
-            f"{folder}: incomplete cases: {told}; move them out of the folder, or correct the patterns "
-            f"({shown}){without}"
-        )
-    if lacking:
-        say(f"Contrasts are missing, without which only prep.contrast_dropout can do: {told}")
+    if without := listed(f"{name} has no {role}" for name, role in lacking if role in optional):
+        say(f"Contrasts are missing, without which only prep.contrast_dropout can do: {without}")
+    faults: Faults = defaultdict(list)
+    for name, role in lacking:
+        if role not in optional:
+            faults[name].append(f"{name} has no {role}")
+    other_way = ", or index without pairs (--unpaired)" if "a" in wanted else ""
+    shown = ", ".join(f"{role}: {text}" for role, text in wanted.items())
+    remedy = f"move them out of the folder, or correct the patterns ({shown}){other_way}"
+    return faults, CasesError, f"{folder}: incomplete cases", remedy
+
+
+def _usable(
+    cases: list[Case], faults: Faults, error: type[MedganError], what: str, remedy: str, *, leave_out: bool
+) -> list[Case]:
+    """The cases without faults; those with some are refused, or told if they are to be left out."""
+    lines = [line for _, own in sorted(faults.items()) for line in own]
+    if lines and (not leave_out or len(faults) == len(cases)):
+        also = "" if leave_out else ", or leave these cases out (--leave-out)"
+        raise error(f"{what}: {listed(lines)}; {remedy}{also}")
+    for line in lines:
+        say(f"Left out {line}")
+    return [case for case in cases if case.name not in faults]
 
 
 # --- patients and splits ----------------------------------------------------------------------------------------------
@@ -233,33 +251,29 @@ def _tell_empty(cases: list[Case], sharing: Sharing) -> None:
 # --- proving ----------------------------------------------------------------------------------------------------------
 
 
-def _each(cases: list[Case], look: Callable[[Path], T], label: str) -> dict[str, dict[str, T]]:
-    """What is seen in every image, by case and role; those that cannot be read are refused together."""
+def _each(cases: list[Case], look: Callable[[Path], T], label: str) -> tuple[dict[str, dict[str, T]], Faults]:
+    """What is seen in every image, by case and role, and what cannot be."""
     seen: dict[str, dict[str, T]] = {case.name: {} for case in cases}
-    bad: list[str] = []
+    bad: Faults = defaultdict(list)
     for case, role, path in track([(c, role, path) for c in cases for role, path in c.images.items()], label):
         try:
             seen[case.name][role] = look(path)
         except MedganError as error:
-            bad.append(f"{case.name}, {role}: {error}")
-    if bad:
-        raise CasesError(f"images that cannot be read: {listed(bad)}")
-    return seen
+            bad[case.name].append(f"{case.name}, {role}: {error}")
+    return seen, bad
 
 
-def _refuse_grids(cases: list[Case], headers: Mapping[str, Mapping[str, Header]], *, unpaired: bool) -> None:
+def _on_other_grids(
+    cases: list[Case], headers: Mapping[str, Mapping[str, Header]], *, unpaired: bool
+) -> tuple[Faults, type[MedganError], str, str]:
     """All images of a case lie on the grid of the first, which is a where there is one; unpaired b may not."""
-    wrong = [
-        f"{case.name}: {difference}"
-        for case in cases
-        for role in sorted(case.images.keys() - ({"b"} if unpaired else set()))
-        if (difference := _difference(headers[case.name], next(iter(case.images)), role))
-    ]
-    if wrong:
-        raise GeometryError(
-            f"{len(wrong)} images lie on another grid than the first of their case: {listed(wrong)}; "
-            "register them to it and resample them onto its grid first"
-        )
+    wrong: Faults = defaultdict(list)
+    for case in cases:
+        for role in sorted(case.images.keys() - ({"b"} if unpaired else set())):
+            if difference := _difference(headers[case.name], next(iter(case.images)), role):
+                wrong[case.name].append(f"{case.name}: {difference}")
+    what = f"{sum(map(len, wrong.values()))} images lie on another grid than the first of their case"
+    return wrong, GeometryError, what, "register them to it and resample them onto its grid first"
 
 
 def _difference(headers: Mapping[str, Header], one: str, other: str) -> str:
@@ -294,30 +308,28 @@ def _refuse_identities(
         )
 
 
-def _refuse_copies(cases: list[Case]) -> list[Seen]:
+def _seen(cases: list[Case], usable: Callable[..., list[Case]]) -> tuple[list[Case], list[Seen]]:
     """Also proves that every image can be read. Masks may be equal: two may well be empty."""
-    seen = look_at(cases)
-    bad = [f"{one.case.name}, {one.role}: {one.error}" for one in seen if one.error]
     masks = [replace(case, images={"mask": case.images["mask"]}) for case in cases if "mask" in case.images]
-    _each(masks, read, "reading masks")
-    if bad:
-        raise CasesError(f"images that cannot be read: {listed(bad)}")
-    _refuse_twins(seen)
-    return seen
+    _, bad = _each(masks, read, "reading masks")
+    seen = look_at(cases)
+    for one in seen:
+        if one.error:
+            bad[one.case.name].append(f"{one.case.name}, {one.role}: {one.error}")
+    cases = usable(cases, bad, CasesError, "images that cannot be read", "mend or remove them")
+    cases = usable(cases, _twins(seen), CasesError, "one image in two roles", "correct the patterns")
+    names = {case.name for case in cases}
+    return cases, [one for one in seen if one.case.name in names]
 
 
-def _refuse_twins(seen: Sequence[Seen]) -> None:
+def _twins(seen: Sequence[Seen]) -> Faults:
     """One image in two roles of a case."""
     of_case: dict[tuple[str, str], list[str]] = defaultdict(list)
     for one in seen:
         if one.fingerprint and one.fingerprint.voxels:
             of_case[one.case.name, one.fingerprint.voxels].append(one.role)
-    same: dict[str, list[str]] = defaultdict(list)
-    for (name, _), roles in of_case.items():
-        if len(roles) > 1:
-            same[" and ".join(roles)].append(name)
-    for twins, names in same.items():
-        raise CasesError(f"{twins} are the same image, voxel for voxel: {listed(names)}; correct the patterns")
+    twins = {name: roles for (name, _), roles in of_case.items() if len(roles) > 1}
+    return {name: [f"{name}: {' and '.join(roles)} are the same image, voxel for voxel"] for name, roles in twins.items()}
 
 
 def _refuse_leaks(seen: Sequence[Seen]) -> None:

@@ -43,7 +43,7 @@ def refusal(folder: Path, layout: str, kind: type[MedganError] = CasesError, **o
 
 def test_another_layout_is_refused(tmp_path: Path) -> None:
     said = refusal(tmp_path, "xnat", InputError, a="a", b="b")
-    assert "unknown layout 'xnat' (accepted: patterns, bids, decathlon, synthrad)" in said
+    assert "unknown layout 'xnat' (accepted: patterns, bids, decathlon, synthrad, dicom)" in said
 
 
 # --- BIDS -------------------------------------------------------------------------------------------------------------

@@ -104,10 +104,10 @@ def deidentify(
 @app.command()
 def index(
     folder: Path,
-    layout: Annotated[str, typer.Option(help="patterns, bids, decathlon or synthrad.")] = "patterns",
+    layout: Annotated[str, typer.Option(help="patterns, bids, decathlon, synthrad or dicom.")] = "patterns",
     a: Annotated[
         str | None,
-        typer.Option(help="Source images: a path below each patient's folder, or with {patient}; T1w in BIDS."),
+        typer.Option(help="Source images: a path below each patient's folder; T1w in BIDS, MR:T1* in dicom."),
     ] = None,
     b: Annotated[str | None, typer.Option(help="Target images, likewise.")] = None,
     contrast: Contrasts = None,
@@ -127,6 +127,9 @@ def index(
         Path | None, typer.Option(help="CSV with case or patient and what is known: class, age …; for a sampler.")
     ] = None,
     unpaired: Annotated[bool, typer.Option("--unpaired", help="Cases may have only a or only b.")] = False,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Leave out cases that cannot be used, and say why.")
+    ] = False,
 ) -> None:
     """Make the table of cases, split by patient; leaks and mismatched grids are refused."""
     from medgan.cases import by_role, read_cases
@@ -135,7 +138,7 @@ def index(
     from medgan.tables import split_line
 
     sharing: dict[str, Any] = {"fractions": fractions, "seed": seed, "patients": patients, "split": split}
-    sharing |= {"split_file": split_file, "folds": folds, "stratify": stratify}
+    sharing |= {"split_file": split_file, "folds": folds, "stratify": stratify, "leave_out": leave_out}
     images: dict[str, Any] = {"a": a, "b": b, "contrasts": by_role(contrast or ()), "mask": mask}
     images |= {"images": by_role(image or (), example="t1=t1.nii.gz"), "conditions": conditions}
     run(folder, layout=layout, **images, out=out, unpaired=unpaired, **sharing)
