@@ -117,10 +117,11 @@ def _case(study: Study, images: Mapping[str, Sequence[Series]], places: _Places)
 def _tell_unusable(found: Sequence[Series], rules: Mapping[str, _Rule]) -> None:
     """Of series that fit a rule and yet are no image, and of files that name no series."""
     fitting = [one for one in found if any(rule.fits(one) for rule in rules.values())]
-    refused = [f"{_where(one)}: {_reason(one)}" for one in fitting if not _is_usable(one) and not one.is_localizer]
-    damaged = [f"{path}: {_reason(one)}" for one in found if not one.rows for path in one.files]
-    if told := [*refused, *damaged]:
-        say(f"Warning: {len(told)} series and files are passed over: {listed(told)}")
+    for one in fitting:
+        if not _is_usable(one) and not one.is_localizer:
+            say(f"Passed over {_common(one)}, {one.describe()}: {_reason(one)}")
+    if damaged := [str(path) for one in found for path in _damaged(one)]:
+        say(f"Passed over {len(damaged)} files that are too damaged to tell of a series: {listed(damaged)}")
     if nameless := {one.study_uid for one in fitting if _is_usable(one) and not one.patient_id.strip()}:
         say(
             f"Warning: {len(nameless)} studies have no PatientID; each is taken for a person of its own, unless you "
@@ -134,8 +135,8 @@ def _reason(series: Series) -> str:
     return "; ".join(series.problems[:1]) or "is no regular volume"
 
 
-def _where(series: Series) -> str:
-    return f"{_common(series)} {series.describe()}"
+def _damaged(series: Series) -> tuple[Path, ...]:
+    return () if series.rows else series.files
 
 
 def _refuse_nothing(
@@ -181,6 +182,7 @@ class _Places:
         self.links = links
         self.below: dict[Path, set[int]] = defaultdict(set)
         self.owners: dict[Path, set[int]] = defaultdict(set)
+        self.damaged = [path for one in found for path in _damaged(one)]
         for one in found:
             for file in one.files:
                 self.owners[file].add(id(one))
@@ -194,7 +196,12 @@ class _Places:
         if len(series.files) == 1:
             return series.files[0]
         folder = _common(series)
-        return folder if self.below[folder] == {id(series)} else _linked(self.links / name, series.files)
+        return folder if self.below[folder] == {id(series)} else _linked(self.links / name, self._files(series))
+
+    def _files(self, series: Series) -> list[Path]:
+        """With damaged files beside them: one may be a slice of it, so that what reads the series has to see them."""
+        folders = {file.parent for file in series.files}
+        return [*series.files, *(file for file in self.damaged if file.parent in folders)]
 
 
 def _common(series: Series) -> Path:
