@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -337,6 +339,78 @@ def test_images_that_cannot_be_read_are_listed(five: Path) -> None:
     said = refusal(five)
     assert "p2, a: " in said
     assert "p3, a: " in said
+
+
+# --- leaving out ------------------------------------------------------------------------------------------------------
+
+
+def _four_d(folder: Path) -> None:
+    image = nib.Nifti1Image(random_of.integers(0, 99, (6, 5, 4, 3)).astype(np.int16), GRID.affine)
+    nib.save(image, folder / "t1.nii.gz")
+
+
+def _singular(folder: Path) -> None:
+    image = nib.load(folder / "t1.nii.gz")
+    assert isinstance(image, nib.Nifti1Image)
+    header = image.header.copy()
+    header.set_sform(np.diag([1, 0, 1, 1]), code=1)
+    header.set_qform(None, code=0)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), None, header), folder / "t1.nii.gz")
+
+
+def _other_mask(folder: Path) -> None:
+    scan(folder / "mask.nii.gz", Grid.regular((6, 5, 5), spacing_mm=(1, 2, 3)))
+
+
+FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "lacks": (lambda folder: (folder / "flair.nii.gz").unlink(), "p2 has no b"),
+    "damaged": (lambda folder: (folder / "t1.nii.gz").write_bytes(b"none"), "p2, a: .*t1.nii.gz"),
+    "4-D": (_four_d, "p2, a: .*read_set gives each as a volume"),
+    "affine": (_singular, "p2, a: .*affine"),
+    "grid": (lambda folder: scan(folder / "flair.nii.gz", Grid.regular((6, 5, 5))), "p2: a is .*, b is "),
+    "mask": (_other_mask, "p2: a is .*, mask is "),
+    "twins": (
+        lambda folder: shutil.copy(folder / "t1.nii.gz", folder / "flair.nii.gz"),
+        "p2: a and b are the same image",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_case_is_refused_or_left_out_as_told(
+    five: Path, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("p1", "p2", "p3", "p4", "p5"):
+        scan(five / name / "mask.nii.gz")
+    spoil, told = FAULTS[fault]
+    spoil(five / "p2")
+    said = refusal(five, MedganError, mask="mask.nii.gz")
+    assert re.search(told, said)
+    assert said.endswith("or leave these cases out (--leave-out)")
+    cases = run(five, mask="mask.nii.gz", leave_out=True)
+    assert [case.name for case in cases] == ["p1", "p3", "p4", "p5"]
+    assert [case.name for case in read_cases(five / "cases.csv")] == ["p1", "p3", "p4", "p5"]
+    assert re.search("Left out " + told, capsys.readouterr().err)
+
+
+def test_a_leak_is_refused_whatever_is_left_out(five: Path) -> None:
+    for name in ("t1", "flair"):
+        shutil.copy(five / "p1" / f"{name}.nii.gz", five / "p4" / f"{name}.nii.gz")
+    assert "p1 and p4" in refusal(five, leave_out=True)
+
+
+def test_if_nothing_is_left_all_is_refused(tmp_path: Path) -> None:
+    folder = study(tmp_path / "study", "p1", "p2")
+    for name in ("p1", "p2"):
+        (folder / name / "t1.nii.gz").write_bytes(b"none")
+    assert "images that cannot be read: p1, a" in refusal(folder, leave_out=True)
+
+
+def test_an_empty_folder_and_one_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "holds: nothing" in refusal(tmp_path / "empty")
+    assert [case.split for case in run(study(tmp_path / "one", "p1"))] == ["train"]
+    assert "Too few patients (1)" in capsys.readouterr().err
 
 
 # --- DICOM ------------------------------------------------------------------------------------------------------------

@@ -240,6 +240,7 @@ def _facts(run: SamplingRun) -> dict[str, Any]:
         "torch": torch.__version__,
         "model": run.config.model.name,
         "weights_sha256": run.weights_sha256,
+        "split_sha256": run.card.get("split_sha256"),
         "contract": run.config.prep.model_dump(mode="json"),
         "patch": list(run.config.patch),
         "slices": run.config.slices,

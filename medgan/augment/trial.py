@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgan.atomic import replacing
-from medgan.augment.sets import contract_of, read_real, read_synthetic
+from medgan.augment.sets import MANIFEST, contract_of, read_manifest, read_real, read_synthetic
 from medgan.augment.utility import Utility, UtilitySettings, utility
 from medgan.errors import InputError
+from medgan.progress import say
 from medgan.report.utility import utility_report
+from medgan.splits import table_split_hash
 
 __all__ = ["Tried", "try_set"]
 
@@ -65,9 +67,21 @@ def try_set(
     if train is None or tried is None:
         raise InputError(f"{test or real}: needs cases in the splits train and test; index with other --fractions")
     made = read_synthetic(folder, contract, Path(selection) if selection else None)
+    if test is None:
+        _tell_other_split(folder, Path(real))
     place.mkdir(parents=True, exist_ok=True)
     found = utility(train, made, tried, settings, rows=place / ROWS, device=device)
     with replacing(place / TOLD) as temporary:
         temporary.write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
     utility_report(found, place / "utility.html")
     return Tried(found, place / TOLD)
+
+
+def _tell_other_split(folder: Path, real: Path) -> None:
+    """A generator that learnt from another fold's table has seen patients who are test in this one."""
+    split = read_manifest(folder / MANIFEST).get("split_sha256")
+    if split and split != table_split_hash(real):
+        say(
+            f"Warning: {folder} was made by a generator that learnt from another split than {real}'s, and may have "
+            "seen its test patients; train one on this table, or name --test patients that neither has seen"
+        )
