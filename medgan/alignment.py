@@ -15,7 +15,7 @@ from medgan.errors import GeometryError, InputError
 from medgan.prep import foreground
 from medgan.volume import Grid, Volume
 
-__all__ = ["Misalignment", "misalignment"]
+__all__ = ["Misalignment", "misalignment", "shrunk"]
 
 Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
@@ -29,7 +29,8 @@ _NUM_BINS = 24
 _MOST_VOXELS = 160_000
 _LEAST_VOXELS = 2_000
 _LEAST_OF_BLOCK = 500
-_LAST_ROUNDS, _STILL, _REWEIGHTED = 6, 0.1, 8
+_REACHES_MM = (12.0, 6.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0)
+_STILL, _REWEIGHTED, _CLEARLY_WORSE = 0.1, 8, 0.75
 # What a head or a body may be turned by, and how well one block is placed: keeps thin volumes from turning wildly.
 _LIKELY_TURN_RAD, _LIKELY_NOISE_MM = 0.2, 1.0
 
@@ -64,8 +65,10 @@ class Misalignment:
 
     @property
     def distance_uncertainty_mm(self) -> float:
-        """Standard error of that length, mm."""
-        return float(np.linalg.norm(self.uncertainty_mm))
+        """Standard error along the shift, mm; the mean of the three where there is none."""
+        shift, error = np.array(self.shift_mm), np.array(self.uncertainty_mm)
+        way = shift / self.distance_mm if self.distance_mm > 0.1 else np.full(3, 3**-0.5)
+        return float(np.linalg.norm(way * error))
 
     @property
     def turn_deg(self) -> float:
@@ -110,7 +113,9 @@ def misalignment(a: Volume, b: Volume, mask: Volume | None = None) -> Misalignme
         [10, 0, 0]
     """
     scene = _Scene.of(a, b, mask)
-    plain, turned = scene.fitted(np.eye(4)), scene.fitted(scene.mirror)
+    plain, turned = scene.fitted(np.eye(4)), scene.fitted(scene.mirror, _REACHES_MM[:2])
+    if turned.nmi - 1 > _CLEARLY_WORSE * (plain.nmi - 1):
+        turned = scene.fitted(scene.mirror)
     rotation = _angles_deg(plain.pose[:3, :3])
     centre = scene.centre
     shift = plain.pose[:3, :3] @ centre + plain.pose[:3, 3] - centre
@@ -120,7 +125,7 @@ def misalignment(a: Volume, b: Volume, mask: Volume | None = None) -> Misalignme
         _three(rotation),
         plain.residual_mm,
         plain.nmi,
-        scene.nmi(np.eye(4)),
+        scene.nmi(scene.placed(np.eye(4))),
         turned.nmi,
     )
 
@@ -147,7 +152,7 @@ class _Scene:
 
     @classmethod
     def of(cls, a: Volume, b: Volume, mask: Volume | None) -> _Scene:
-        a, b = _shrunk(a.without_padding()), _shrunk(b.without_padding())
+        a, b = shrunk(a.without_padding()), shrunk(b.without_padding())
         grid = _world_grid(a.grid)
         values = _sampled(a, grid, np.eye(4))
         body = _body(a, grid, mask) & np.isfinite(values)
@@ -174,35 +179,34 @@ class _Scene:
         """The bins of b on the grid, moved by the pose; -1 where it has no voxel."""
         return _binned(_sampled(self.b, self.grid, pose), self.edges)
 
-    def nmi(self, pose: Array) -> float:
-        """Of both, b moved by the pose, in the body."""
-        b = self.placed(pose)
+    def nmi(self, b: Bins) -> float:
+        """Of both in the body, b placed already."""
         return _nmi(self.a[self.body], b[self.body])
 
-    def fitted(self, start: Array) -> _Fit:
+    def fitted(self, start: Array, reaches_mm: Sequence[float] = _REACHES_MM) -> _Fit:
         """From a start, with steps of 8 and 4 mm; then block by block until it stands still."""
-        pose = start
-        for factor, reach in ((4, _SEARCHED_MM), (2, 8.0)):
-            pose = pose @ self._shifted(pose, factor, reach)
-        rounds = []
-        for reach in (12.0, 6.0, *_LAST_ROUNDS * (4.0,)):
-            before, (pose, error, residual) = pose, self._turned(pose, reach)
-            rounds.append(_Fit(pose, error, residual, self.nmi(pose)))
-            if np.linalg.norm(pose - before) < _STILL:
+        pose = start @ self._shifted(self.placed(start), 4, _SEARCHED_MM)
+        pose = pose @ self._shifted(self.placed(pose), 2, 8.0)
+        rounds, b = [], self.placed(pose)
+        for reach in reaches_mm:
+            change, error, residual = self._turned(b, reach)
+            pose = pose @ change
+            b = self.placed(pose)
+            rounds.append(_Fit(pose, error, residual, self.nmi(b)))
+            if np.linalg.norm(change - np.eye(4)) < _STILL:
                 break
         return max(rounds, key=lambda fit: fit.nmi)
 
-    def _shifted(self, pose: Array, factor: int, reach_mm: float) -> Array:
+    def _shifted(self, b: Bins, factor: int, reach_mm: float) -> Array:
         """The best shift of the whole."""
         places = np.argwhere(self.body[::factor, ::factor, ::factor]) * factor
-        found = _best_shift(self.a, self.placed(pose), places, factor, reach_mm)
+        found = _best_shift(self.a, b, places, factor, reach_mm)
         if found is None:
             raise GeometryError("the images have hardly anything in common: they show different places")
         return _moved(found)
 
-    def _turned(self, pose: Array, reach_mm: float) -> tuple[Array, Array, float]:
-        """A better pose by the blocks of the body, the standard error of its shift, and what they disagree by."""
-        b = self.placed(pose)
+    def _turned(self, b: Bins, reach_mm: float) -> tuple[Array, Array, float]:
+        """What the blocks of the body would move b by, the standard error of its shift, and what they disagree by."""
         blocks = list(self._blocks())
         found = [_placed_block(self.a, b, block, reach_mm) for block in blocks]
         middles = [self.grid.to_world(block.mean(axis=0)) for block in blocks]
@@ -210,8 +214,7 @@ class _Scene:
         if len(known) < 3:
             raise GeometryError("too little of the body is in both images to tell how they lie")
         where, shifts = (np.array(part) for part in zip(*known, strict=True))
-        better, error, residual = _rigid(where, shifts, self.centre)
-        return pose @ better, error, residual
+        return _rigid(where, shifts, self.centre)
 
     def _blocks(self) -> Iterator[npt.NDArray[np.intp]]:
         """(N, 3) indices of the voxels of each eighth of the body, thinned out."""
@@ -331,8 +334,13 @@ def _moved(shift_mm: Array) -> Array:
 # --- one grid for both ------------------------------------------------------------------------------------------------
 
 
-def _shrunk(volume: Volume) -> Volume:
-    """Means over blocks of voxels that together are no longer than a step."""
+def shrunk(volume: Volume) -> Volume:
+    """Means over blocks of voxels that together are no longer than 2 mm; smaller, and in the same place.
+
+    Example:
+        >>> shrunk(Volume(np.ones((8, 8, 8)), Grid.regular((8, 8, 8), spacing_mm=(1, 1, 2)))).array.shape
+        (4, 4, 8)
+    """
     factors = [max(1, int(_STEP_MM / spacing + 0.01)) for spacing in volume.grid.spacing_mm]
     shape = [size // factor for size, factor in zip(volume.array.shape, factors, strict=True)]
     if min(shape) < 1:

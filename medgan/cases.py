@@ -18,7 +18,7 @@ from pathlib import Path
 from medgan.atomic import replacing
 from medgan.errors import CasesError
 
-__all__ = ["FIXED_COLUMNS", "SPLITS", "Case", "by_role", "listed", "read_cases", "write_cases"]
+__all__ = ["FIXED_COLUMNS", "SPLITS", "Case", "by_role", "listed", "read_cases", "read_exclusions", "write_cases"]
 
 FIXED_COLUMNS = ("case", "patient", "split", "a", "b", "mask")
 SPLITS = ("train", "val", "test")
@@ -48,7 +48,12 @@ class Case:
 
 
 def read_cases(
-    path: Path, *, split: str | None = None, required: Sequence[str] | None = None, conditions: Sequence[str] = ()
+    path: Path,
+    *,
+    split: str | None = None,
+    required: Sequence[str] | None = None,
+    conditions: Sequence[str] = (),
+    exclude: Path | None = None,
 ) -> list[Case]:
     """Read a table of cases and check it whole.
 
@@ -57,20 +62,43 @@ def read_cases(
         split: only the cases of this split, which may be none; all if not given.
         required: roles that every case must have; every column if not given. A case may lack other roles.
         conditions: what must be known of every case.
+        exclude: a list of cases that are as if they were not in the table, see `read_exclusions`.
 
     Raises:
         CasesError: if the table is empty, lacks a column, names a case twice, knows another split, has a patient in
-            two splits, or if a cell is empty or a file missing.
+            two splits, or if a cell is empty or a file missing; if the list names other cases, or leaves none.
     """
     path = Path(path)
     rows, roles = _rows(path)
     _refuse_split(path, {split} if split else set())
-    cases = [_case(row, roles, path.parent) for row in rows]
+    cases = _kept([_case(row, roles, path.parent) for row in rows], exclude, path)
     _refuse_empty_cells(cases, roles if required is None else required, path)
     _refuse_unknown(cases, conditions, path)
     _check(cases, str(path))
     _refuse_missing_files(cases, path)
     return [case for case in cases if split in (None, case.split)]
+
+
+def read_exclusions(path: Path) -> dict[str, str]:
+    """Which cases not to use, and why: a CSV file with the columns case and reason, as `medgan check` writes it.
+
+    The column reason may be missing; a list of none is one.
+
+    Raises:
+        CasesError: if it is no such file, or has a line without a case.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, skipinitialspace=True)
+            rows, columns = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CasesError(f"{path}: cannot be read as a list of cases to leave out ({error})") from None
+    if "case" not in columns:
+        raise CasesError(f"{path}: lacks the column case (seen: {', '.join(columns) or 'nothing'})")
+    reasons = {(row["case"] or "").strip(): (row.get("reason") or "").strip() for row in rows}
+    if "" in reasons:
+        raise CasesError(f"{path}: has a line without a case; fill it or remove it")
+    return reasons
 
 
 def write_cases(cases: Sequence[Case], path: Path) -> Path:
@@ -184,6 +212,22 @@ def _case(row: dict[str, str], roles: list[str], home: Path) -> Case:
     images = {role: home / row[role] for role in roles if row[role]}
     known = {key.removeprefix(_CONDITION): row[key] for key in row if key.startswith(_CONDITION) and row[key]}
     return Case(row["case"], row["patient"], row["split"], images, known)
+
+
+def _kept(cases: list[Case], exclude: Path | None, path: Path) -> list[Case]:
+    """Without those of the list, whatever is wrong with them."""
+    if exclude is None:
+        return cases
+    excluded = read_exclusions(exclude)
+    if strange := sorted(excluded.keys() - {case.name for case in cases}):
+        raise CasesError(
+            f"{exclude}: names cases that are not in {path}: {listed(strange)}; make the list from this table by "
+            "`medgan check`, or remove these lines"
+        )
+    kept = [case for case in cases if case.name not in excluded]
+    if not kept:
+        raise CasesError(f"{exclude}: leaves none of the {len(cases)} cases of {path}; mend what it tells of")
+    return kept
 
 
 def _refuse_empty_cells(cases: list[Case], required: Sequence[str], path: Path) -> None:

@@ -39,7 +39,7 @@ UNCHANGED = Augment(flip_axes=(), rotate_deg=0, scale=0, gamma=0, noise=0)
 NO_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 # Settings that name files: in a YAML file relative to that file, on the command line to the working folder.
-PATHS = {("cases",), ("model", "perceptual", "vgg19")}
+PATHS = {("cases",), ("exclude",), ("model", "perceptual", "vgg19")}
 
 
 class Training(Settings):
@@ -47,11 +47,13 @@ class Training(Settings):
 
     Args:
         cases: the table of cases; in a YAML file relative to that file.
+        exclude: a list of cases to leave out, such as `exclude.csv` of `medgan check`; likewise.
         patch: size in voxels (RAS axes); one of them 1 for 2-D, `[96, 96, 1]` for axial slices.
         train: steps, learning rate, precision, seed.
     """
 
     cases: Path
+    exclude: Path | None = None
     patch: tuple[int, int, int]
     train: TrainSettings = TrainSettings()
 
@@ -82,7 +84,7 @@ class Config(Training):
     """Everything that the training of a translator depends on.
 
     Args:
-        cases, patch, train: as for every training.
+        cases, exclude, patch, train: as for every training.
         prep: the intensity contract and the spacing.
         augment: random changes of training patches.
         model: the game and its networks.
@@ -308,7 +310,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         values[last] = yaml.safe_load(text)
     except NO_YAML:
         raise ConfigError(f"{key}: {text!r} cannot be read as a YAML value; quote it if it is text") from None
-    if (*parents, last) in PATHS:
+    if (*parents, last) in PATHS and values[last] is not None:
         values[last] = _resolved(key, text, Path())
 
 

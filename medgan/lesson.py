@@ -85,7 +85,7 @@ def translation_cases(config: Config, split: str) -> list[Case]:
         CasesError: if there are none, or without pairs no image to translate from or, in training, to.
         ConfigError: if the learning rate or the end goes by a validation error that no case tells.
     """
-    cases = read_cases(config.cases, split=split, required=config.required)
+    cases = read_cases(config.cases, split=split, required=config.required, exclude=config.exclude)
     for role in ("a", "b") if split == "train" else ("a",):
         if not any(role in case.images for case in cases):
             image = "" if config.model.paired else f" with an image {role}"

@@ -16,7 +16,7 @@ __all__ = ["Fault", "doubts"]
 Array = npt.NDArray[Any]
 _NO_AIR_ABOVE_HU = -200
 _SOFT_TISSUE_BELOW_HU, _SOFT_TISSUE_ABOVE_HU = 500, -700
-_CLIPPED_SHARE, _SPOILT_SHARE = 1e-3, 1e-2
+_CLIPPED_SHARE, _SPOILT_SHARE, _WRAPPED_SHARE = 1e-3, 1e-2, 1e-4
 # What programs scale an image to when its unit is lost.
 _SCALED = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 
@@ -47,7 +47,8 @@ def doubts(volume: Volume, name: str = "the image") -> list[Fault]:
     | `not finite` | NaN or infinite voxels |
     | `inverted` | the corners are far brighter than the middle |
     | `clipped` | too many voxels at the greatest value: excluded from 1 %, told from 0.1 % |
-    | `scaled` | in HU, but from exactly 0 to 1, -1 to 1 or 0 to 255 |
+    | `wrapped` | neighbours that differ by all that 8 or 16 bits hold: values ran over the end |
+    | `scaled` | exactly from 0 to 1, -1 to 1 or 0 to 255: excluded if it is said to be in HU, else told |
     | `offset` | in HU, but tissue in the middle is above 500 or below -700, and air not at -1000 |
     | `no air` | in HU, but nothing below -200; told, not excluded |
 
@@ -68,8 +69,10 @@ def doubts(volume: Volume, name: str = "the image") -> list[Fault]:
         return [Fault("not finite", f"{name} has {count} voxels that are no numbers", "export it again")]
     if array.min() == array.max():
         return [Fault("constant", f"all voxels of {name} are {array.flat[0]:g}", "export it again, or leave it out")]
-    of_hu = _not_hu(array, name) if volume.unit == "HU" else iter(())
-    return [*_inverted(array, name), *_clipped(array, name), *of_hu]
+    if wrapped := list(_wrapped(array, name)):
+        return wrapped
+    of_unit = _not_hu(array, name) if volume.unit == "HU" else _scaled(array, name)
+    return [*_inverted(array, name), *_clipped(array, name), *of_unit]
 
 
 def _inverted(array: Array, name: str) -> Iterator[Fault]:
@@ -89,6 +92,26 @@ def _clipped(array: Array, name: str) -> Iterator[Fault]:
     if at_most > max(just_below, 10) and share > _CLIPPED_SHARE and not _is_binary(array):
         remedy = "export it again without a window, or set `prep.range` below the clipped values"
         yield Fault("clipped", f"{share:.1%} of the voxels of {name} are {high:g}", remedy, share > _SPOILT_SHARE)
+
+
+def _wrapped(array: Array, name: str) -> Iterator[Fault]:
+    """Hardly any anatomy goes from one end of the range to the other between two voxels, and none does it often."""
+    span = float(array.max()) - float(array.min())
+    bits = next((bits for bits in (8, 16) if 0.98 * 2**bits < span < 2**bits), None)
+    if bits is None or _is_binary(array):
+        return
+    leaps = [np.abs(np.diff(array[::2].astype(np.float32), axis=axis)) > 0.9 * 2**bits for axis in (1, 2)]
+    share = float(np.mean([leap.mean() for leap in leaps]))
+    if share > _WRAPPED_SHARE:
+        reason = f"{share:.2%} of neighbours in {name} differ by nearly 2^{bits}: values ran over the end of the type"
+        yield Fault("wrapped", reason, "export it again with more bits")
+
+
+def _scaled(array: Array, name: str) -> Iterator[Fault]:
+    low, high = float(array.min()), float(array.max())
+    if (low, high) in _SCALED and not _is_binary(array):
+        reason = f"{name} goes from exactly {low:g} to {high:g}, as if each volume were scaled by itself"
+        yield Fault("scaled", reason, "see whether its values can be compared between cases", excludes=False)
 
 
 def _not_hu(array: Array, name: str) -> Iterator[Fault]:

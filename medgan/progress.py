@@ -41,9 +41,15 @@ def _bar(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
 
 
 def _log(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-    last = time.monotonic()
+    began = last = time.monotonic()
     for number, item in enumerate(items, start=1):
         yield item
         if time.monotonic() - last > LOG_EVERY_S:
             last = time.monotonic()
-            say(f"{label}: {number}" + (f" of {total}" if total else ""))
+            say(f"{label}: {number}" + (f" of {total}{_left(last - began, number, total)}" if total else ""))
+
+
+def _left(seconds: float, done: int, total: int) -> str:
+    """At the pace so far."""
+    left = round(seconds / done * (total - done))
+    return f", about {left // 60 + 1} min left" if left > 90 else f", about {left} s left" if left else ""

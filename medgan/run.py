@@ -5,6 +5,7 @@ config.yaml           the resolved config
 weights.safetensors   the generators with the best validation so far (their running average), and nothing else
 state.pt              the last checkpoint, for going on: both players, optimizers, step; keep it to yourself
 metrics.jsonl         a line for every log and validation
+excluded.csv          cases of the table that were left out, and why; only if some were; keep it to yourself
 card.json             what the model is, what it was trained on (counts and hashes, no patients), its contract
 images/               the fixed validation slices, one picture a validation
 tb/                   the same for TensorBoard
@@ -17,6 +18,7 @@ import hashlib
 import json
 import pickle
 import platform
+import shutil
 import struct
 import time
 from collections.abc import Collection, Mapping
@@ -61,8 +63,8 @@ NO_STATE = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
     *(pickle.UnpicklingError, struct.error),
 )
-# The table of cases is held by its content, so that a project can move.
-MAY_DIFFER = {"cases", "workers", "validate_every", "checkpoint_every", "log_every"}
+# The table of cases and the list of those left out are held by their content, so that a project can move.
+MAY_DIFFER = {"cases", "exclude", "workers", "validate_every", "checkpoint_every", "log_every"}
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class RunFolder(Generic[C]):
         card = {"format": FORMAT, "medgan": medgan.__version__, "model": self.config.model.name, "contract": prep}
         about = {"torch": torch.__version__, "python": platform.python_version(), "seed": self.config.train.seed}
         if "imported" not in facts:
-            about |= {"cases_sha256": table_hash(self.config), "split_sha256": table_split_hash(self.config.cases)}
+            about |= {**_table_hashes(self.config), "split_sha256": table_split_hash(self.config.cases)}
         use = "Research only. Images made with these weights are synthetic and not for diagnostic use."
         with replacing(self.path / "card.json") as temporary:
             temporary.write_text(json.dumps({**card, **about, **facts, "intended_use": use}, indent=2) + "\n")
@@ -334,7 +336,12 @@ def _is_run(path: Path) -> bool:
 
 def table_hash(config: Training) -> str:
     """SHA-256 of the table of cases, as its file is."""
-    return hashlib.sha256(config.cases.read_bytes()).hexdigest()
+    return _table_hashes(config)["cases_sha256"]
+
+
+def _table_hashes(config: Training) -> dict[str, str]:
+    tables = {"cases_sha256": config.cases, "exclude_sha256": config.exclude}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in tables.items() if path is not None}
 
 
 def _facts(card: Path) -> dict[str, Any]:
@@ -379,12 +386,20 @@ def start_run(path: Path, config: AnyConfig) -> AnyRun:
     if _is_run(run.path):
         with replacing(run.path / "config.yaml") as temporary:
             temporary.write_text(dump(config), encoding="utf-8")
+        _keep_exclusions(run.path, config)
         return run
     with replacing(run.path) as temporary:
         temporary.mkdir()
         (temporary / "config.yaml").write_text(dump(config), encoding="utf-8")
+        _keep_exclusions(temporary, config)
         _run(temporary, config).write_card({"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
     return run
+
+
+def _keep_exclusions(folder: Path, config: Training) -> None:
+    """Beside the config stands what it cannot tell once the list has gone: who was left out, and why."""
+    if config.exclude is not None:
+        shutil.copyfile(config.exclude, folder / "excluded.csv")
 
 
 def _refuse_other_config(run: AnyRun, config: AnyConfig) -> None:
@@ -396,8 +411,11 @@ def _refuse_other_config(run: AnyRun, config: AnyConfig) -> None:
     if changed:
         shown = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} now)" for key in changed[:4])
         raise RunError(f"{run.path}: was started with another config: {shown}; name a new folder or the same config")
-    if _facts(run.path / "card.json").get("cases_sha256") != table_hash(config):
-        raise RunError(f"{config.cases}: has changed since {run.path} was started from it; name a new folder")
+    card, now = _facts(run.path / "card.json"), _table_hashes(config)
+    for name, table in (("cases_sha256", config.cases), ("exclude_sha256", config.exclude)):
+        if card.get(name) != now.get(name):
+            told = table or "the list of cases to leave out"
+            raise RunError(f"{told}: has changed since {run.path} was started from it; name a new folder")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

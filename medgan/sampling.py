@@ -46,7 +46,13 @@ def sampling_cases(config: SamplingConfig, split: str) -> list[Case]:
         CasesError: if an image or a condition is missing, there is no training case, or a class has none.
         ConfigError: if the training ends by a validation error and there is nothing to validate by.
     """
-    cases = read_cases(config.cases, split=split, required=config.required, conditions=list(config.conditions))
+    cases = read_cases(
+        config.cases,
+        split=split,
+        required=config.required,
+        conditions=list(config.conditions),
+        exclude=config.exclude,
+    )
     if split == "train" and not cases:
         raise CasesError(f"{config.cases}: has no case in the split train; index with another --split")
     if split == "train":

@@ -72,7 +72,7 @@ def study(
 
 
 def _cases(run: Run, split: str) -> list[Case]:
-    cases = read_cases(run.config.cases, split=split, required=("a", "b"))
+    cases = read_cases(run.config.cases, split=split, required=("a", "b"), exclude=run.config.exclude)
     if not cases:
         raise CasesError(f"{run.config.cases}: has no case in the split {split}")
     return cases

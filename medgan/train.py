@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 import medgan
-from medgan.cases import Case
+from medgan.cases import Case, read_exclusions
 from medgan.config import AnyConfig, Config, Training, TrainSettings, load
 from medgan.data import Batches, batches
 from medgan.doctor import alarms, gradient_lengths
@@ -98,9 +98,11 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
         return run
     if learner.step:
         say(f"{run.path}: going on from step {learner.step}")
+    if excluded := _excluded(config):
+        say(f"{config.exclude}: leaves out {len(excluded)} cases")
     lesson = _lesson(config, training, validation)
     if is_first():
-        start_run(run.path, config).write_card(_card(learner, lesson, training, validation))
+        start_run(run.path, config).write_card(_card(config, learner, lesson, training, validation))
     with operations_named(), _divergence_told(run, learner):
         _loop(run, learner, fabric, lesson)
     _tell_end(run, learner, _over(learner, config))
@@ -115,6 +117,10 @@ def cases_of(config: AnyConfig, split: str) -> list[Case]:
         ConfigError: if the settings ask for what these cases cannot give.
     """
     return translation_cases(config, split) if isinstance(config, Config) else sampling_cases(config, split)
+
+
+def _excluded(config: AnyConfig) -> dict[str, str]:
+    return {} if config.exclude is None else read_exclusions(config.exclude)
 
 
 def _lesson(config: AnyConfig, training: Sequence[Case], validation: Sequence[Case]) -> Lesson:
@@ -370,12 +376,15 @@ def load_config(config: AnyConfig | Path | str, overrides: Sequence[str]) -> Any
     return config
 
 
-def _card(learner: Learner, lesson: Lesson, training: list[Case], validation: list[Case]) -> dict[str, Any]:
+def _card(
+    config: AnyConfig, learner: Learner, lesson: Lesson, training: list[Case], validation: list[Case]
+) -> dict[str, Any]:
     """What is said of the training data: how much; never who."""
     return {
         "files_sha256": learner.game.files(),
         "num_train_patients": len({case.patient for case in training}),
         "num_val_patients": len({case.patient for case in validation}),
+        "num_excluded_cases": len(_excluded(config)),
         "num_parameters": sum(p.numel() for p in learner.shadow.generators.parameters()),
         **lesson.facts(),
     }

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
-from medgan.alignment import _NUM_BINS, _nmi, _shrunk, misalignment
+from medgan.alignment import _NUM_BINS, _nmi, shrunk, misalignment
 from medgan.errors import GeometryError, InputError
 from medgan.formats import read
 from medgan.metrics import nmi
@@ -133,7 +133,7 @@ def test_information_is_that_of_the_metric() -> None:
 def test_smaller_volumes_stay_in_their_place() -> None:
     grid = patient_grid(3, 1, size=200)
     x = grid.to_world(np.stack(np.indices(grid.shape), axis=-1))[..., 0]
-    small = _shrunk(Volume(x, grid))
+    small = shrunk(Volume(x, grid))
     assert small.grid.shape < grid.shape
     expected = small.grid.to_world(np.stack(np.indices(small.grid.shape), axis=-1))[..., 0]
     np.testing.assert_allclose(small.array, expected, atol=1e-3)

@@ -33,7 +33,7 @@ COMMANDS = {
         "--json",
     ],
     "cache": ["--clear"],
-    "check": ["table", "--hu", "--out", "--json"],
+    "check": ["table", "--hu", "--out", "--processes", "--json"],
     "convert": [
         "source", "out", "--like", "--series", "--to", "--fill", "--resample", "--scaling", "--json",
     ],
