@@ -144,10 +144,10 @@ def test_information_is_that_of_the_metric() -> None:
 
 def test_smaller_volumes_stay_in_their_place() -> None:
     grid = patient_grid(3, 1, size=200)
-    x = grid.to_world(np.stack(np.indices(grid.shape), axis=-1))[..., 0]
+    x = grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1))[..., 0]
     small = shrunk(Volume(x, grid))
     assert small.grid.shape < grid.shape
-    expected = small.grid.to_world(np.stack(np.indices(small.grid.shape), axis=-1))[..., 0]
+    expected = small.grid.to_world(np.moveaxis(np.indices(small.grid.shape), 0, -1))[..., 0]
     np.testing.assert_allclose(small.array, expected, atol=1e-3)
 
 

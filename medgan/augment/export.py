@@ -20,7 +20,8 @@ def export(run: Path | str, out: Path | str) -> Path:
     """Copy a run for others: its config without paths, the averaged generators, the card: what uses of it need.
 
     Left out are the discriminators, which tell who was in the training far better than the generators do, the state of
-    the optimisers, the journal, validation pictures, which show patients, and the names and hashes of the table of cases and of the list of those left out.
+    the optimisers, the journal, validation pictures, which show patients, and the names and hashes of the table of
+    cases and of the list of those left out.
 
     Args:
         run: the folder of a run.
