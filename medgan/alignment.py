@@ -116,7 +116,7 @@ def misalignment(a: Volume, b: Volume, mask: Volume | None = None) -> Misalignme
     plain, turned = scene.fitted(np.eye(4)), scene.fitted(scene.mirror, _REACHES_MM[:2])
     if turned.nmi - 1 > _CLEARLY_WORSE * (plain.nmi - 1):
         turned = scene.fitted(scene.mirror)
-    rotation = _angles_deg(plain.pose[:3, :3])
+    rotation = np.degrees(Rotation.from_matrix(plain.pose[:3, :3]).as_rotvec())
     centre = scene.centre
     shift = plain.pose[:3, :3] @ centre + plain.pose[:3, 3] - centre
     return Misalignment(
@@ -203,7 +203,7 @@ class _Scene:
         found = _best_shift(self.a, b, places, factor, reach_mm)
         if found is None:
             raise GeometryError("the images have hardly anything in common: they show different places")
-        return _moved(found)
+        return _about(self.centre, np.zeros(3), found)
 
     def _turned(self, b: Bins, reach_mm: float) -> tuple[Array, Array, float]:
         """What the blocks of the body would move b by, the standard error of its shift, and what they disagree by."""
@@ -318,16 +318,6 @@ def _about(centre: Array, turn_rad: Array, shift_mm: Array) -> Array:
     pose = np.eye(4)
     pose[:3, :3] = Rotation.from_rotvec(turn_rad).as_matrix()
     pose[:3, 3] = centre + shift_mm - pose[:3, :3] @ centre
-    return pose
-
-
-def _angles_deg(rotation: Array) -> Array:
-    return np.asarray(np.degrees(Rotation.from_matrix(rotation).as_rotvec()))
-
-
-def _moved(shift_mm: Array) -> Array:
-    pose = np.eye(4)
-    pose[:3, 3] = shift_mm
     return pose
 
 

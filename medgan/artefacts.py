@@ -58,6 +58,10 @@ class Artefacts:
             name: of the image, for reasons.
         """
         yield from self._of_slices(name)
+        if not self.blank_slices:  # they split the body, and what is left of it tells nothing
+            yield from self._of_body(name)
+
+    def _of_body(self, name: str) -> Iterator[Fault]:
         if self.cut > MOST_CUT:
             reason = f"the body touches the {self.cut_side} border of {name} with {self.cut:.0%} of it"
             yield Fault("truncated", reason, "keep what was cut off out of scores, by a mask", excludes=False)

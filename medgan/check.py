@@ -81,14 +81,17 @@ def examined(name: str, volumes: Mapping[str, Volume], *, patient: str = "") -> 
         patient: whose they are.
     """
     images = {role: volume.without_padding() for role, volume in volumes.items() if role != "mask"}
-    faults = [fault for role, volume in images.items() for fault in doubts(volume, role)]
+    doubted = {role: doubts(volume, role) for role, volume in images.items()}
+    faults = [fault for own in doubted.values() for fault in own]
     sound = {role: image for role, image in images.items() if np.isfinite(image.array).all() and np.ptp(image.array)}
-    plausible = {role: image for role, image in sound.items() if not any(one.excludes for one in doubts(image, role))}
+    plausible = {role: image for role, image in sound.items() if not any(one.excludes for one in doubted[role])}
     traces = {role: artefacts(volume) for role, volume in plausible.items()}
     faults += [fault for role, seen in traces.items() for fault in seen.faults(role)] + list(_of_mask(volumes))
     first = next(iter(images), "")
     pairs = [_pair(sound, first, role) for role in sound if role != first and first in sound]
-    faults += [fault for role, *_, own in pairs for fault in own if fault.kind != "cut" or {first, role} <= traces.keys()]
+    faults += [
+        fault for role, *_, own in pairs for fault in own if fault.kind != "cut" or {first, role} <= traces.keys()
+    ]
     role, overlap, uncovered, pose, _ = max(pairs, key=_apart) if pairs else ("", None, None, None, [])
     return CheckedCase(
         name,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
-from medgan.alignment import _NUM_BINS, _nmi, shrunk, misalignment
+from medgan.alignment import _NUM_BINS, _nmi, misalignment, shrunk
 from medgan.errors import GeometryError, InputError
-from medgan.formats import read
+from medgan.formats import read, write
 from medgan.metrics import nmi
 from medgan.phantom import Head, head, patient_grid
 from medgan.prep import foreground
 from medgan.volume import Grid, Volume
+
+Registration = Callable[[Path, Path, np.ndarray], np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -76,36 +79,45 @@ def test_two_patients_do_not_fit(heads: list[Head]) -> None:
 # --- real scans and independent references ----------------------------------------------------------------------------
 
 
-def by_simpleitk(a: Path, b: Path, point_mm: np.ndarray) -> np.ndarray:
-    """Where a rigid registration by Mattes' mutual information puts a point of a in b, minus the point; RAS mm."""
-    fixed, moving = (sitk.ReadImage(str(path), sitk.sitkFloat32) for path in (a, b))
-    way = sitk.ImageRegistrationMethod()
-    way.SetMetricAsMattesMutualInformation(50)
-    way.SetMetricSamplingStrategy(way.RANDOM)
-    way.SetMetricSamplingPercentage(0.2, 1)
-    way.SetInterpolator(sitk.sitkLinear)
-    way.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, 100)
-    way.SetOptimizerScalesFromPhysicalShift()
-    way.SetShrinkFactorsPerLevel([4, 2, 1])
-    way.SetSmoothingSigmasPerLevel([2, 1, 0])
-    start = sitk.CenteredTransformInitializer(fixed, moving, sitk.Euler3DTransform(), 1)
-    way.SetInitialTransform(start, inPlace=False)
-    found = way.Execute(fixed, moving)
-    lps = point_mm * (-1, -1, 1)
-    return (np.array(found.TransformPoint(lps.tolist())) - lps) * (-1, -1, 1)
+@pytest.fixture(scope="module")
+def by_simpleitk() -> Iterator[Registration]:
+    """A rigid registration; it stands in tools/."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "tools")
+        yield importlib.import_module("check_faults").by_simpleitk
 
 
-def test_real_pairs_are_ranked_and_placed_as_by_simpleitk(shared: Path) -> None:
+def test_real_pairs_are_ranked(shared: Path) -> None:
     far = {}
     for name in ("Subj01", "Subj05", "Subj15"):
-        paths = [shared / "nichart_unregistered_pairs" / name / f"{role}.nii.gz" for role in ("t1", "flair")]
-        t1, flair = map(read, paths)
-        found = misalignment(t1, flair)
-        middle = t1.grid.to_world(center_of_mass(foreground(t1.array)))
-        np.testing.assert_allclose(found.shift_mm, by_simpleitk(*paths, middle), atol=1)
+        folder = shared / "nichart_unregistered_pairs" / name
+        found = misalignment(read(folder / "t1.nii.gz"), read(folder / "flair.nii.gz"))
         assert found.mirror_gain < 0
         far[name] = found.distance_mm
-    assert far["Subj01"] < 2 < 10 < far["Subj05"] < far["Subj15"] < 35
+    assert far["Subj01"] < 2
+    assert 10 < far["Subj05"] < far["Subj15"] < 35
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Subj01", "Subj05", "Subj15"])
+def test_real_pairs_are_placed_as_by_simpleitk(shared: Path, by_simpleitk: Registration, name: str) -> None:
+    paths = [shared / "nichart_unregistered_pairs" / name / f"{role}.nii.gz" for role in ("t1", "flair")]
+    t1, flair = map(read, paths)
+    middle = t1.grid.to_world(center_of_mass(foreground(t1.array)))
+    found = misalignment(t1, flair)
+    np.testing.assert_allclose(found.shift_mm, by_simpleitk(paths[0], paths[1], middle), atol=1)
+
+
+@pytest.mark.slow
+def test_a_planted_shift_is_that_of_simpleitk_too(
+    heads: list[Head], by_simpleitk: Registration, tmp_path: Path
+) -> None:
+    mr, ct = heads[0].mr, moved(heads[0].ct, (6, -4, 3))
+    paths = [write(volume, tmp_path / f"{name}.nii.gz") for name, volume in (("mr", mr), ("ct", ct))]
+    middle = mr.grid.to_world(center_of_mass(foreground(mr.array)))
+    reference = by_simpleitk(paths[0], paths[1], middle)
+    np.testing.assert_allclose(reference, (6, -4, 3), atol=1)
+    np.testing.assert_allclose(misalignment(mr, ct).shift_mm, reference, atol=1)
 
 
 def test_registered_real_pairs_lie_upon_one_another(shared: Path) -> None:
@@ -132,10 +144,10 @@ def test_information_is_that_of_the_metric() -> None:
 
 def test_smaller_volumes_stay_in_their_place() -> None:
     grid = patient_grid(3, 1, size=200)
-    x = grid.to_world(np.stack(np.indices(grid.shape), axis=-1))[..., 0]
+    x = grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1))[..., 0]
     small = shrunk(Volume(x, grid))
     assert small.grid.shape < grid.shape
-    expected = small.grid.to_world(np.stack(np.indices(small.grid.shape), axis=-1))[..., 0]
+    expected = small.grid.to_world(np.moveaxis(np.indices(small.grid.shape), 0, -1))[..., 0]
     np.testing.assert_allclose(small.array, expected, atol=1e-3)
 
 
