@@ -53,6 +53,7 @@ COMMANDS = {
     "index": [
         "folder", "--layout", "--a", "--b", "--contrast", "--image", "--mask", "--out", "--fractions", "--split",
         "--split-file", "--folds", "--stratify", "--seed", "--patients", "--conditions", "--unpaired",
+        "--leave-out",
     ],
     "inspect": ["path", "--identity", "--lint", "--source", "--json"],
     "likeness": [
