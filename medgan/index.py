@@ -342,8 +342,8 @@ def _refuse_leaks(seen: Sequence[Seen]) -> None:
         )
     if alike := [leak.describe() for leak in found if leak.kind == "look"]:
         say(
-            f"Warning: {len(alike)} pairs of cases of different patients look as if they were of one person: "
-            f"{listed(alike)}; if they are, say so by `patients`; if one is a copy, remove it"
+            f"Warning: cases of different patients look as if they were of one person: {listed(alike)}; if they are, "
+            "say so by `patients`; if one is a copy, remove it"
         )
 
 
