@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -250,7 +251,7 @@ def test_evaluation_leaves_out_what_was_trained_on(tiny_cohort: Path, tmp_path: 
         write(read(folder / f"{name}_ct.nii.gz"), folder / "pred" / f"{name}.nii.gz")
     rows = evaluate(folder / "pred", folder / "cases.csv", split="test", out=tmp_path / "scores")
     assert {row["case"]: row["status"] for row in rows} == {"p4": "refused", "p5": "scored"}
-    assert "was trained on: p0 in train and p4 in test" in rows[0]["note"]
+    assert "p4 was trained on: p0 in train and p4 in test" in rows[0]["note"]
     assert json.loads((tmp_path / "scores" / "metrics.json").read_text())
     with pytest.raises(InputError, match="was trained on"):
         evaluate(folder / "pred" / "p4.nii.gz", folder / "cases.csv", split="test")
@@ -270,9 +271,7 @@ def test_people_of_another_table_are_no_leak_by_their_names(tmp_path: Path) -> N
     known = [Case("p1", "p1", "train", {"a": write(texture(0), tmp_path / "0.nii.gz")})]
     tested = [Case("p1", "p1", "train", {"a": write(texture(1), tmp_path / "1.nii.gz")})]
     assert trained_on(known, tested) == {}
-    assert trained_on(known, known) == {
-        "p1": "was trained on: p1 in train and p1 in test, a: the same image, voxel for voxel"
-    }
+    assert trained_on(known, known) == {"p1": "p1 in train and p1 in test, a: the same image, voxel for voxel"}
 
 
 def test_real_brains_do_not_alarm_and_two_scans_of_one_person_do(shared: Path) -> None:
@@ -284,3 +283,38 @@ def test_real_brains_do_not_alarm_and_two_scans_of_one_person_do(shared: Path) -
     found = leaks(look_at(cases), lambda case: case.patient)
     assert [{leak.one.case.name, leak.other.case.name} for leak in found] == [{"Subj15", "Subj16"}]
     assert not found[0].is_proven
+
+
+def test_a_table_that_is_gone_or_changed_is_told(
+    tiny_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_cohort, tmp_path / "cohort"))
+    run = train(folder / "tiny.yaml", out=tmp_path / "run", device="cpu")
+    prediction, reference = folder / "p4_ct.nii.gz", folder / "p4_ct.nii.gz"
+
+    def told() -> str:
+        capsys.readouterr()
+        evaluate(prediction, reference, run=run.path)
+        return capsys.readouterr().err
+
+    first = told()
+    assert "changed since" not in first
+    assert "cannot be told" not in first
+    with pytest.raises(InputError, match="p0_ct was trained on: p0 in train and p0_ct in test, b: the same image"):
+        evaluate(folder / "p0_ct.nii.gz", folder / "p0_ct.nii.gz", run=run.path)
+    with (folder / "cases.csv").open("a") as stream:
+        stream.write("p9,p9,val,p3_mr.nii.gz,p3_ct.nii.gz\n")
+    assert "cases.csv has changed since" in told()
+    (folder / "cases.csv").unlink()
+    assert "cannot be told: the table that" in told()
+
+
+def test_processes_look_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other processes have seen comes as copies."""
+    images = {role: write(texture(seed), tmp_path / f"{role}.nii.gz") for seed, role in enumerate("ab")}
+    cases = [Case(name, name, split, images) for name, split in (("p0", "train"), ("p1", "test"))]
+    monkeypatch.setattr("medgan.leaks.compare.all_of", lambda part: [pickle.loads(pickle.dumps(one)) for one in part])
+    seen = look_at(cases)
+    assert [one.case for one in seen] == [cases[0], cases[0], cases[1], cases[1]]
+    assert seen[0].case is seen[1].case
+    assert len(leaks(seen, lambda case: case.split)) == 1
