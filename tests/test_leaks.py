@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medgan import Grid, Volume, read, train, write
+from medgan import Grid, Volume, cache, read, train, write
 from medgan.cases import Case, read_cases, write_cases
 from medgan.errors import CasesError, InputError
 from medgan.evaluate import evaluate
@@ -94,6 +94,9 @@ def test_labels_and_empty_and_tiny_images_have_no_look() -> None:
     assert look_of(Volume(labels, grid), 4.0) is None
     assert look_of(Volume(np.zeros((40, 40, 40)), grid), 4.0) is None
     assert look_of(texture(0, (10, 12, 40)), 4.0) is None
+    holed = texture(0)
+    holed.array[20, 20, 20] = np.nan
+    assert look_of(holed, 4.0) is None
 
 
 def test_slices_are_compared_with_slices() -> None:
@@ -200,6 +203,25 @@ def test_fingerprints_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write(texture(1), path)
     os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
     assert fingerprint(path, 4.0).voxels != first.voxels
+
+
+def test_clearing_the_cache_takes_fingerprints_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path / "cache"))
+    fingerprint(write(texture(0), tmp_path / "image.nii.gz"), 4.0)
+    held = cache()
+    assert held.entries == 0
+    assert 1_000 < held.size_bytes < 100_000
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "cache").iterdir()] == [0o600]
+    assert cache(clear=True).size_bytes == 0
+
+
+def test_a_damaged_fingerprint_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path / "cache"))
+    path = write(texture(0), tmp_path / "image.nii.gz")
+    first = fingerprint(path, 4.0)
+    for file in (tmp_path / "cache").iterdir():
+        file.write_bytes(file.read_bytes()[:-30])
+    assert fingerprint(path, 4.0).voxels == first.voxels
 
 
 def test_without_a_cache_it_works_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def look_of(volume: Volume, size_mm: float) -> Look | None:
     if sum(side >= _LEAST_SIDE for side in coarse.shape) < 2:
         return None
     scale = float(np.ptp(coarse))
-    if scale == 0:
+    if not 0 < scale < np.inf:  # one value throughout, or values that are no numbers
         return None
     blur = [_BLUR if side > 4 else 0 for side in coarse.shape]
     edges = coarse - ndimage.gaussian_filter(coarse, blur)
