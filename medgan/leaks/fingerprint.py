@@ -29,7 +29,7 @@ class Fingerprint:
     """By what an image is known again.
 
     Args:
-        voxels: SHA-256 of its values in RAS order, in whatever format; "" of one value throughout and of maps of labels.
+        voxels: SHA-256 of its values in RAS order, in whatever format; "" of one value alone and of maps of labels.
         look: its edges, see `look_of`; None if it has none to compare.
     """
 
