@@ -150,18 +150,24 @@ def _without_trained(matches: list[Match], run: Path | None, ref: Path, split: s
         for case, own in images.items()
     ]
     reasons = trained_on(training, tested) if training and tested else {}
-    return [replace(one, refused=reasons.get(one.case, "")) for one in matches]
+    told = "{} was trained on: {}; to score training cases on purpose, give their table and --split train"
+    refused = {case: told.format(case, reason) for case, reason in reasons.items()}
+    return [replace(one, refused=refused.get(one.case, "")) for one in matches]
 
 
 def _training_of(run: Path | None, ref: Path) -> list[Case]:
     """The training cases of the run, or else those of the table of references."""
     table = ref if run is None else _table_of(run)
-    if table is None or table.suffix.lower() != ".csv":
+    if table.suffix.lower() != ".csv":
+        return []
+    unknown = "Warning: whether tested cases were trained on cannot be told"
+    if not table.is_file():
+        say(f"{unknown}: the table that {run} was trained from, {table}, is not there")
         return []
     try:
         return read_cases(table, split="train", required=())
     except CasesError as error:
-        say(f"Warning: whether tested cases were trained on cannot be told: {error}")
+        say(f"{unknown}: {error}")
         return []
 
 

@@ -94,7 +94,8 @@ def index(
     Raises:
         InputError: if there is no such folder or layout.
         CasesError: if no case is found, one lacks an image, an image cannot be read, or one person is in two splits:
-            by the patient identifiers in DICOM headers, or by images that are equal, voxel for voxel.
+            by the patient identifiers or UIDs in DICOM headers, or by images that are equal, voxel for voxel. What only
+            looks alike is told.
         GeometryError: if the images of a case are on different grids; names both.
         OutputError: if the table cannot be written.
     """
@@ -328,8 +329,11 @@ def _twins(seen: Sequence[Seen]) -> Faults:
     for one in seen:
         if one.fingerprint and one.fingerprint.voxels:
             of_case[one.case.name, one.fingerprint.voxels].append(one.role)
-    twins = {name: roles for (name, _), roles in of_case.items() if len(roles) > 1}
-    return {name: [f"{name}: {' and '.join(roles)} are the same image, voxel for voxel"] for name, roles in twins.items()}
+    return {
+        name: [f"{name}: {' and '.join(roles)} are the same image, voxel for voxel"]
+        for (name, _), roles in of_case.items()
+        if len(roles) > 1
+    }
 
 
 def _refuse_leaks(seen: Sequence[Seen]) -> None:
@@ -342,8 +346,8 @@ def _refuse_leaks(seen: Sequence[Seen]) -> None:
         )
     if alike := [leak.describe() for leak in found if leak.kind == "look"]:
         say(
-            f"Warning: {len(alike)} pairs of cases of different patients look as if they were of one person: "
-            f"{listed(alike)}; if they are, say so by `patients`; if one is a copy, remove it"
+            f"Warning: cases of different patients look as if they were of one person: {listed(alike)}; if they are, "
+            "say so by `patients`; if one is a copy, remove it"
         )
 
 

@@ -101,6 +101,7 @@ def table(content: str) -> Make:
 
 
 ROW = "{good}/p0_mr.nii.gz,{good}/p0_ct.nii.gz"
+OTHER = ROW.replace("p0", "p2")
 
 
 def nifti(array: object, affine: object = None, code: int = 1) -> Make:
@@ -280,13 +281,13 @@ SCANS = [
         "labels as target",
         TABLE,
         r"p, b: its unit is label, accepted is HU",
-        table("case,patient,split,a,b\np,p,train,{good}/p0_mr.nii.gz,{good}/mask.nii.gz\nq,q,val," + ROW + "\n"),
+        table("case,patient,split,a,b\np,p,train,{good}/p0_mr.nii.gz,{good}/mask.nii.gz\nq,q,val," + OTHER + "\n"),
     ),
     Bad(
         "another grid",
         TABLE,
         r"p, b: its grid .* is not that of a .*; register",
-        table("case,patient,split,a,b\np,p,train,{good}/p0_mr.nii.gz,{good}/p1_ct.nii.gz\nq,q,val," + ROW + "\n"),
+        table("case,patient,split,a,b\np,p,train,{good}/p0_mr.nii.gz,{good}/p1_ct.nii.gz\nq,q,val," + OTHER + "\n"),
     ),
 ]
 TABLES = [

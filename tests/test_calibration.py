@@ -381,8 +381,10 @@ def test_a_table_is_sampled_and_judged(tiny_cohort: Path, tmp_path: Path) -> Non
     table = tiny_cohort / "cases.csv"
     assert medgan("translate", run.path, table, tmp_path / "made", "--samples", "3").code == 0
     rows = json.loads(medgan("evaluate", tmp_path / "made", table, "--json").out)
-    assert [row["case"] for row in rows] == ["p0", "p1", "p2", "p3", "p4"]
-    assert all(row["mean_sigma"] > 0 and 0 <= row["coverage_95"] <= 1 for row in rows)
+    assert [row["case"] for row in rows if row["status"] == "refused"] == ["p0", "p1", "p2"]  # were trained on
+    scored = [row for row in rows if row["status"] == "scored"]
+    assert [row["case"] for row in scored] == ["p3", "p4"]
+    assert all(row["mean_sigma"] > 0 and 0 <= row["coverage_95"] <= 1 for row in scored)
 
 
 def test_masks_of_a_table_go_with_maps(study: Path) -> None:

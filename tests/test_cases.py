@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -144,3 +147,33 @@ def test_what_would_be_refused_is_not_written(tmp_path: Path) -> None:
         with pytest.raises(CasesError):
             write_cases(cases, tmp_path / "cases.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- by hand ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_tables_are_put_together_and_filtered_as_the_docs_show(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/how-to/own-data.md").read_text()
+    lines = next(text for text in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) if "tail -n +2" in text)
+    splits = {"P001": "train", "P003": "val", "P005": "test", "P010": "train", "P017": "train", "P020": "test"}
+    for site, names in {"a": ["P001", "P003", "P005"], "b": ["P010", "P017", "P020"]}.items():
+        cases = [Case(name, name, splits[name], {"a": tmp_path / f"site_{site}" / f"{name}.nii.gz"}) for name in names]
+        for case in cases:
+            case.images["a"].parent.mkdir(exist_ok=True)
+            case.images["a"].touch()
+        write_cases(cases, tmp_path / f"site_{site}.csv")
+    done = subprocess.run(["bash", "-c", lines], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert not done.stderr
+    assert [line[2:6] for line in done.stdout.splitlines() if line.startswith("> ")] == ["P010", "P017", "P020"]
+
+    def read_back(name: str) -> dict[str, str]:
+        return {case.name: case.split for case in read_cases(tmp_path / name)}
+
+    assert read_back("both.csv") == splits
+    assert read_back("training.csv") == dict.fromkeys(("P001", "P010", "P017"), "train")
+    assert read_back("without.csv") == {name: splits[name] for name in ("P001", "P005", "P010", "P020")}
+    (tmp_path / "moved").mkdir()
+    for path in [*tmp_path.glob("*.csv"), *tmp_path.glob("site_?")]:
+        path.rename(tmp_path / "moved" / path.name)
+    assert read_back("moved/both.csv") == splits

@@ -108,6 +108,19 @@ def test_two_studies_of_a_person_are_two_cases_of_one_patient(tmp_path: Path) ->
     assert len({case.patient for case in cases}) == 2
 
 
+def test_images_of_different_studies_are_one_case_if_nothing_else_fits(tmp_path: Path) -> None:
+    study(tmp_path / "tree" / "0", 0, patient_id="ONE")
+    mr, ct = tiny_pair(1)
+    write(mr, tmp_path / "tree" / "1" / "mr", subject=Subject(patient_id="TWO"), description="T1 tra")
+    write(ct, tmp_path / "tree" / "1" / "ct", subject=Subject(patient_id="TWO"), description="planning")
+    cases = found(tmp_path / "tree", tmp_path)
+    assert values(cases) == {shown(*tiny_pair(0)), shown(mr, ct)}
+    assert sorted("_" in case.name for case in cases) == [False, True]
+    write(ct, tmp_path / "tree" / "1" / "again", subject=Subject(patient_id="TWO"), description="planning")
+    with pytest.raises(CasesError, match=r"has no b"):
+        found(tmp_path / "tree", tmp_path)
+
+
 def test_names_do_not_hang_on_who_else_is_there(tree: Path, tmp_path: Path) -> None:
     before = {case.name for case in found(tree, tmp_path)}
     study(tree / "new", 7)
@@ -116,7 +129,7 @@ def test_names_do_not_hang_on_who_else_is_there(tree: Path, tmp_path: Path) -> N
 
 def test_several_fitting_series_are_listed_and_can_be_told_apart(tmp_path: Path) -> None:
     study(tmp_path / "tree", 0, extra=True)
-    with pytest.raises(CasesError, match=r"a \(MR:T1\*\): .*'T1 tra' \(8 slices\); .*'T1 tra GD' \(8 slices\)"):
+    with pytest.raises(CasesError, match=r"a \(MR:T1\*\): .*'T1 tra GD' \(8 slices\); .*'T1 tra' \(8 slices\)"):
         found(tmp_path / "tree", tmp_path)
     plain = found(tmp_path / "tree", tmp_path, a="mr:t1*|!*gd*", b="ct:planning")
     assert plain[0].images["a"].name == "mr"

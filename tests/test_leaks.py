@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medgan import Grid, Volume, read, train, write
+from medgan import Grid, Volume, cache, read, train, write
 from medgan.cases import Case, read_cases, write_cases
 from medgan.errors import CasesError, InputError
 from medgan.evaluate import evaluate
@@ -93,6 +94,9 @@ def test_labels_and_empty_and_tiny_images_have_no_look() -> None:
     assert look_of(Volume(labels, grid), 4.0) is None
     assert look_of(Volume(np.zeros((40, 40, 40)), grid), 4.0) is None
     assert look_of(texture(0, (10, 12, 40)), 4.0) is None
+    holed = texture(0)
+    holed.array[20, 20, 20] = np.nan
+    assert look_of(holed, 4.0) is None
 
 
 def test_slices_are_compared_with_slices() -> None:
@@ -201,6 +205,25 @@ def test_fingerprints_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert fingerprint(path, 4.0).voxels != first.voxels
 
 
+def test_clearing_the_cache_takes_fingerprints_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path / "cache"))
+    fingerprint(write(texture(0), tmp_path / "image.nii.gz"), 4.0)
+    held = cache()
+    assert held.entries == 0
+    assert 1_000 < held.size_bytes < 100_000
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "cache").iterdir()] == [0o600]
+    assert cache(clear=True).size_bytes == 0
+
+
+def test_a_damaged_fingerprint_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path / "cache"))
+    path = write(texture(0), tmp_path / "image.nii.gz")
+    first = fingerprint(path, 4.0)
+    for file in (tmp_path / "cache").iterdir():
+        file.write_bytes(file.read_bytes()[:-30])
+    assert fingerprint(path, 4.0).voxels == first.voxels
+
+
 def test_without_a_cache_it_works_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDGAN_CACHE", "off")
     path = write(texture(0), tmp_path / "image.nii.gz")
@@ -250,7 +273,7 @@ def test_evaluation_leaves_out_what_was_trained_on(tiny_cohort: Path, tmp_path: 
         write(read(folder / f"{name}_ct.nii.gz"), folder / "pred" / f"{name}.nii.gz")
     rows = evaluate(folder / "pred", folder / "cases.csv", split="test", out=tmp_path / "scores")
     assert {row["case"]: row["status"] for row in rows} == {"p4": "refused", "p5": "scored"}
-    assert "was trained on: p0 in train and p4 in test" in rows[0]["note"]
+    assert "p4 was trained on: p0 in train and p4 in test" in rows[0]["note"]
     assert json.loads((tmp_path / "scores" / "metrics.json").read_text())
     with pytest.raises(InputError, match="was trained on"):
         evaluate(folder / "pred" / "p4.nii.gz", folder / "cases.csv", split="test")
@@ -270,9 +293,7 @@ def test_people_of_another_table_are_no_leak_by_their_names(tmp_path: Path) -> N
     known = [Case("p1", "p1", "train", {"a": write(texture(0), tmp_path / "0.nii.gz")})]
     tested = [Case("p1", "p1", "train", {"a": write(texture(1), tmp_path / "1.nii.gz")})]
     assert trained_on(known, tested) == {}
-    assert trained_on(known, known) == {
-        "p1": "was trained on: p1 in train and p1 in test, a: the same image, voxel for voxel"
-    }
+    assert trained_on(known, known) == {"p1": "p1 in train and p1 in test, a: the same image, voxel for voxel"}
 
 
 def test_real_brains_do_not_alarm_and_two_scans_of_one_person_do(shared: Path) -> None:
@@ -284,3 +305,38 @@ def test_real_brains_do_not_alarm_and_two_scans_of_one_person_do(shared: Path) -
     found = leaks(look_at(cases), lambda case: case.patient)
     assert [{leak.one.case.name, leak.other.case.name} for leak in found] == [{"Subj15", "Subj16"}]
     assert not found[0].is_proven
+
+
+def test_a_table_that_is_gone_or_changed_is_told(
+    tiny_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_cohort, tmp_path / "cohort"))
+    run = train(folder / "tiny.yaml", out=tmp_path / "run", device="cpu")
+    prediction, reference = folder / "p4_ct.nii.gz", folder / "p4_ct.nii.gz"
+
+    def told() -> str:
+        capsys.readouterr()
+        evaluate(prediction, reference, run=run.path)
+        return capsys.readouterr().err
+
+    first = told()
+    assert "changed since" not in first
+    assert "cannot be told" not in first
+    with pytest.raises(InputError, match="p0_ct was trained on: p0 in train and p0_ct in test, b: the same image"):
+        evaluate(folder / "p0_ct.nii.gz", folder / "p0_ct.nii.gz", run=run.path)
+    with (folder / "cases.csv").open("a") as stream:
+        stream.write("p9,p9,val,p3_mr.nii.gz,p3_ct.nii.gz\n")
+    assert "cases.csv has changed since" in told()
+    (folder / "cases.csv").unlink()
+    assert "cannot be told: the table that" in told()
+
+
+def test_processes_look_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other processes have seen comes as copies."""
+    images = {role: write(texture(seed), tmp_path / f"{role}.nii.gz") for seed, role in enumerate("ab")}
+    cases = [Case(name, name, split, images) for name, split in (("p0", "train"), ("p1", "test"))]
+    monkeypatch.setattr("medgan.leaks.compare.all_of", lambda part: [pickle.loads(pickle.dumps(one)) for one in part])
+    seen = look_at(cases)
+    assert [one.case for one in seen] == [cases[0], cases[0], cases[1], cases[1]]
+    assert seen[0].case is seen[1].case
+    assert len(leaks(seen, lambda case: case.split)) == 1

@@ -20,8 +20,8 @@ from medgan.cli import app
 NAMES = [
     "Grid", "MedganError", "Scoring", "Synthesis", "Volume", "__version__",
     "audit", "cache", "check", "compare", "convert", "deidentify", "demo", "evaluate", "export", "gamma",
-    "import_weights", "index", "inspect", "likeness", "project", "pull", "push", "read", "report", "sample", "score", "select",
-    "serve_dicom", "train", "translate", "utility", "write",
+    "import_weights", "index", "inspect", "likeness", "project", "pull", "push", "read", "report", "sample", "score",
+    "select", "serve_dicom", "train", "translate", "utility", "write",
 ]  # fmt: skip
 COMMANDS = {
     "audit": [
@@ -53,6 +53,7 @@ COMMANDS = {
     "index": [
         "folder", "--layout", "--a", "--b", "--contrast", "--image", "--mask", "--out", "--fractions", "--split",
         "--split-file", "--folds", "--stratify", "--seed", "--patients", "--conditions", "--unpaired",
+        "--leave-out",
     ],
     "inspect": ["path", "--identity", "--lint", "--source", "--json"],
     "likeness": [

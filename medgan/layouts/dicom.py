@@ -21,7 +21,8 @@ from medgan.progress import say
 
 __all__ = ["find"]
 
-Study = tuple[str, str]  # patient and study, as they are named in the table
+Study = tuple[str, str]  # patient and study, as they are named in the table; "" for all studies of a patient
+Found = dict[Study, dict[str, list[Series]]]  # what fits each role
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def find(folder: Path, wanted: Mapping[str, str], *, links: Path) -> list[Case]:
     """The studies of a DICOM tree, each a case of the patient whose PatientID it has.
 
     Patients and cases are named by hashes of PatientID and StudyInstanceUID, so that neither is printed or stands in a
-    table. A study without a PatientID is taken for a person of its own.
+    table. A study without a PatientID is taken for a person of its own. Where no study of a patient has all images, and
+    all of them together have each once, they are one case.
 
     Args:
         folder: with DICOM files, however they lie in it; others are passed over.
@@ -71,10 +73,7 @@ def find(folder: Path, wanted: Mapping[str, str], *, links: Path) -> list[Case]:
     found = find_series(folder)
     _tell_unusable(found, rules)
     usable = [one for one in found if _is_usable(one)]
-    of_study: dict[Study, dict[str, list[Series]]] = defaultdict(lambda: defaultdict(list))
-    for one in usable:
-        for role in (role for role, rule in rules.items() if rule.fits(one)):
-            of_study[_study(one)][role].append(one)
+    of_study = _joined(_by_study(usable, rules), rules)
     _refuse_nothing(folder, rules, usable, of_study)
     _refuse_several(of_study, rules)
     places = _Places(found, links)
@@ -89,6 +88,29 @@ def _rule(text: str, role: str) -> _Rule:
             "description is like: CT, MR:T1* or MR:*T1*|!*GD*"
         )
     return rule
+
+
+def _by_study(usable: Sequence[Series], rules: Mapping[str, _Rule]) -> Found:
+    found: Found = defaultdict(lambda: defaultdict(list))
+    for one in usable:
+        for role in (role for role, rule in rules.items() if rule.fits(one)):
+            found[_study(one)][role].append(one)
+    return found
+
+
+def _joined(of_study: Found, rules: Mapping[str, _Rule]) -> Found:
+    """With one case of all studies of a patient, where none of them has all images and together they have each once."""
+    of_patient: dict[str, list[Study]] = defaultdict(list)
+    for study in of_study:
+        of_patient[study[0]].append(study)
+    joined = dict(of_study)
+    for patient, studies in of_patient.items():
+        all_of = {role: [one for study in studies for one in of_study[study].get(role, ())] for role in rules}
+        is_whole = any(of_study[study].keys() == rules.keys() for study in studies)
+        if not is_whole and all(len(images) == 1 for images in all_of.values()):
+            joined = {study: images for study, images in joined.items() if study not in studies}
+            joined[patient, ""] = all_of
+    return joined
 
 
 def _is_usable(series: Series) -> bool:
@@ -107,8 +129,12 @@ def _named(letter: str, text: str) -> str:
 
 
 def _case(study: Study, images: Mapping[str, Sequence[Series]], places: _Places) -> Case:
-    name = "_".join(study)
+    name = _name(study)
     return Case(name, study[0], "", {role: places.of(series, f"{name}_{role}") for role, (series,) in images.items()})
+
+
+def _name(study: Study) -> str:
+    return "_".join(part for part in study if part)
 
 
 # --- what is told and refused -----------------------------------------------------------------------------------------
@@ -155,7 +181,7 @@ def _refuse_nothing(
 
 def _refuse_several(of_study: Mapping[Study, Mapping[str, Sequence[Series]]], rules: Mapping[str, _Rule]) -> None:
     lines = [
-        f"{'_'.join(study)}, {role} ({rules[role].text}): {listed(one.describe() for one in images)}"
+        f"{_name(study)}, {role} ({rules[role].text}): {listed(sorted(one.describe() for one in images))}"
         for study, roles in sorted(of_study.items())
         for role, images in roles.items()
         if len(images) > 1

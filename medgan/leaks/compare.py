@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -99,7 +99,8 @@ def look_at(cases: Sequence[Case], *, like: Sequence[Case] = ()) -> list[Seen]:
         return [Seen(case, role, error=str(headers[path])) for case, role, path in images]
     size_mm = coarseness_mm(grids)
     part = [_seen(*image, headers[image[2]], size_mm) for image in track(share(images), "looking for leaks")]
-    return all_of(part)
+    # Those of other processes came as copies; images of one case are known by having the same one.
+    return [replace(one, case=case) for one, (case, *_) in zip(all_of(part), images, strict=True)]
 
 
 def leaks(seen: Iterable[Seen], side: Side) -> list[Leak]:

@@ -11,7 +11,7 @@ from scipy import fft, ndimage
 
 from medgan.volume import Grid, Volume
 
-__all__ = ["LEAST_LIKENESS", "LEAST_SPECTRUM", "coarseness_mm", "likeness", "look_of", "spectrum_of"]
+__all__ = ["LEAST_LIKENESS", "LEAST_SPECTRUM", "coarseness_mm", "is_map", "likeness", "look_of", "spectrum_of"]
 
 Array = npt.NDArray[Any]
 Look = npt.NDArray[np.int8]
@@ -48,13 +48,13 @@ def look_of(volume: Volume, size_mm: float) -> Look | None:
         size_mm: of the voxels of the look; an axis of one voxel stays one.
     """
     volume = volume.reorient("RAS")
-    if _is_map(volume.array):
+    if is_map(volume.array):
         return None
     coarse = _sampled(np.asarray(volume.array, np.float32), np.array(volume.grid.spacing_mm) / size_mm)
     if sum(side >= _LEAST_SIDE for side in coarse.shape) < 2:
         return None
     scale = float(np.ptp(coarse))
-    if scale == 0:
+    if not 0 < scale < np.inf:  # one value throughout, or values that are no numbers
         return None
     blur = [_BLUR if side > 4 else 0 for side in coarse.shape]
     edges = coarse - ndimage.gaussian_filter(coarse, blur)
@@ -92,7 +92,7 @@ def likeness(one: Look, other: Look) -> float:
     return float(abs((in_a * in_b).sum()) / np.sqrt(energies[0] * energies[1]))
 
 
-def _is_map(array: Array) -> bool:
+def is_map(array: Array) -> bool:
     """True for whole numbers that neighbours share, as in masks and segmentations: they are alike between people."""
     first, second = array[:-1], array[1:]
     inside = (first != array.min()) & (second != array.min())

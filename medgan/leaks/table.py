@@ -52,7 +52,7 @@ def trained_on(training: Sequence[Case], tested: Sequence[Case]) -> dict[str, st
         say(f"Warning: tested cases that may be of people who were trained on: {listed(suspected)}; look at them")
     proven = [leak for leak in found if leak.is_proven]
     reasons = [(seen.case, _told(leak)) for leak in proven for seen in (leak.one, leak.other)]
-    return {case.name: f"was trained on: {told}" for case, told in reasons if case.split == "test"}
+    return {case.name: told for case, told in reasons if case.split == "test"}
 
 
 def _told(leak: Leak) -> str:
