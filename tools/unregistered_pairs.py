@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,11 +24,15 @@ from t1_to_flair import CONFIG, PATIENTS
 from medgan import Grid, Volume, index, read, train, translate, write
 from medgan.cases import Case, read_cases, write_cases
 from medgan.compare import compare_results
+from medgan.compare.comparison import Comparison
 from medgan.compare.results import results_of
-from medgan.evaluate import Row, evaluate
-from medgan.prep import resample
+from medgan.compare.text import decimals, heading, interval, mean_cells, number
+from medgan.config import load
+from medgan.evaluate import Row, evaluate, score
+from medgan.prep import in_contract_unit, resample
 from medgan.progress import track
 from medgan.registration import register
+from medgan.scoring import Scoring
 from medgan.splits import table_paths
 from medgan.tables import columns
 
@@ -105,13 +109,12 @@ def with_laid(table: Path, way: Way, out: Path) -> Path:
     """The table, but for the held-out cases with the laid images."""
     if way.laid == AS_CAME:
         return table
-    laid = [
-        case
-        if case.split == "test"
-        else replace(case, images=case.images | {"b": out / way.folder / f"{case.name}.nii.gz"})
-        for case in read_cases(table)
-    ]
+    laid = [case if case.split == "test" else of_way(case, way, out) for case in read_cases(table)]
     return write_cases(laid, out / f"{way.folder}-{table.name}")
+
+
+def of_way(case: Case, way: Way, out: Path) -> Case:
+    return replace(case, images={**case.images, "b": out / way.folder / f"{case.name}.nii.gz"})
 
 
 def judged(table: Path, way: Way, out: Path, steps: int) -> list[Row]:
@@ -123,7 +126,27 @@ def judged(table: Path, way: Way, out: Path, steps: int) -> list[Row]:
     return evaluate(place / "made", table, split="test", run=place)
 
 
-def distances(apart: dict[Way, dict[str, float]]) -> Iterator[list[str]]:
+def compared(rows: Mapping[Way, list[Row]], out: Path) -> Comparison:
+    return compare_results([results_of(way.name, scored) for way, scored in rows.items()], metrics=METRICS, out=out)
+
+
+def table(found: Comparison) -> list[list[str]]:
+    """Means over cases with their intervals over patients, a row a method."""
+    contests = [found.contests[name] for name in METRICS]
+    cells = [[f"{mean} {ci}" for mean, ci, _ in mean_cells(one, decimals(one))] for one in contests]
+    return [["", *map(heading, contests)], *([name, *row] for name, *row in zip(found.methods, *cells, strict=True))]
+
+
+def gains(found: Comparison) -> Iterator[list[str]]:
+    """How much the pairs as they came are ahead of the others: Hodges–Lehmann, and how often."""
+    yield ["as they came, ahead of", "MAE lower by", "SSIM higher by", "MAE better in"]
+    for mae, ssim in zip(found.contests["mae"].pairs, found.contests["ssim"].pairs, strict=True):
+        if mae.first == AS_CAME:
+            values = [f"{number(one.gain.value, k)} {interval(one.gain.ci, k)}" for one, k in ((mae, 1), (ssim, 3))]
+            yield [mae.second, *values, f"{mae.wins.wins} of {mae.num_patients} patients"]
+
+
+def distances(apart: Mapping[Way, Mapping[str, float]]) -> Iterator[list[str]]:
     """How far off the pairs are."""
     yield ["pairs", "apart, mm: median", "least", "most"]
     for way, found in apart.items():
@@ -131,14 +154,14 @@ def distances(apart: dict[Way, dict[str, float]]) -> Iterator[list[str]]:
         yield [way.name, f"{np.median(values):.2f}", f"{min(values):.2f}", f"{max(values):.2f}"]
 
 
-def compared(rows: dict[Way, list[Row]], out: Path) -> str:
-    found = [results_of(way.name, scored) for way, scored in rows.items()]
-    return compare_results(found, metrics=METRICS, out=out).describe()
-
-
-def masked(cases: list[Case], out: Path) -> Path:
-    """All cases as they came, in one table."""
-    return write_cases(cases, out / "as_they_came.csv")
+def alone(case: Case, way: Way, out: Path) -> Row:
+    """What lying apart counts in an evaluation: the laid image scored as if it were a flawless translation."""
+    intensity = load(CONFIG).prep.b
+    laid, true = (
+        in_contract_unit(read(path), intensity) for path in (of_way(case, way, out).images["b"], case.images["b"])
+    )
+    how = Scoring(value_range=intensity.output_range)
+    return {**score(laid, true, read(case.images["mask"]), case=case.name, how=how), "patient": case.patient}
 
 
 def main() -> None:
@@ -155,12 +178,12 @@ def main() -> None:
     apart = {way: lay_all(cases, way, out) for way in moved}
     folds = table_paths(table, given.folds)
     trained = {way: [row for fold in folds for row in judged(fold, way, out, given.steps)] for way in WAYS}
-    # The same images scored as if they were translations: what the error alone counts in an evaluation.
-    run = out / f"{WAYS[0].folder}-{folds[0].stem}"
-    laid = {way: evaluate(out / way.folder, masked(cases, out), run=run) for way in moved}
+    laid = {way: [alone(case, way, out) for case in cases] for way in moved}
+    judged_alone, judged_trained = compared(laid, out / "laid"), compared(trained, out / "trained")
     print(columns(list(distances(apart))))
-    print("\nThe laid FLAIR against FLAIR\n\n" + compared(laid, out / "laid"))
-    print("\nTranslations, trained on pairs\n\n" + compared(trained, out / "trained"))
+    print("\nThe laid FLAIR against FLAIR", columns(table(judged_alone)), sep="\n\n")
+    print("\nTranslations of nets that were trained on the pairs", columns(table(judged_trained)), sep="\n\n")
+    print("", columns(list(gains(judged_trained))), sep="\n")
 
 
 if __name__ == "__main__":
