@@ -130,7 +130,7 @@ def compared(rows: Mapping[Way, list[Row]], out: Path) -> Comparison:
     return compare_results([results_of(way.name, scored) for way, scored in rows.items()], metrics=METRICS, out=out)
 
 
-def table(found: Comparison) -> list[list[str]]:
+def means(found: Comparison) -> list[list[str]]:
     """Means over cases with their intervals over patients, a row a method."""
     contests = [found.contests[name] for name in METRICS]
     cells = [[f"{mean} {ci}" for mean, ci, _ in mean_cells(one, decimals(one))] for one in contests]
@@ -181,8 +181,8 @@ def main() -> None:
     laid = {way: [alone(case, way, out) for case in cases] for way in moved}
     judged_alone, judged_trained = compared(laid, out / "laid"), compared(trained, out / "trained")
     print(columns(list(distances(apart))))
-    print("\nThe laid FLAIR against FLAIR", columns(table(judged_alone)), sep="\n\n")
-    print("\nTranslations of nets that were trained on the pairs", columns(table(judged_trained)), sep="\n\n")
+    print("\nThe laid FLAIR against FLAIR", columns(means(judged_alone)), sep="\n\n")
+    print("\nTranslations of nets that were trained on the pairs", columns(means(judged_trained)), sep="\n\n")
     print("", columns(list(gains(judged_trained))), sep="\n")
 
 
