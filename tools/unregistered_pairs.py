@@ -26,7 +26,7 @@ from medgan.cases import Case, read_cases, write_cases
 from medgan.compare import compare_results
 from medgan.compare.comparison import Comparison
 from medgan.compare.results import results_of
-from medgan.compare.text import decimals, heading, interval, mean_cells, number
+from medgan.compare.text import heading, interval, mean_cells, number
 from medgan.config import load
 from medgan.evaluate import Row, evaluate, score
 from medgan.prep import in_contract_unit, resample
@@ -133,7 +133,7 @@ def compared(rows: Mapping[Way, list[Row]], out: Path) -> Comparison:
 def means(found: Comparison) -> list[list[str]]:
     """Means over cases with their intervals over patients, a row a method."""
     contests = [found.contests[name] for name in METRICS]
-    cells = [[f"{mean} {ci}" for mean, ci, _ in mean_cells(one, decimals(one))] for one in contests]
+    cells = [[f"{mean} {ci}" for mean, ci, _ in mean_cells(one)] for one in contests]
     return [["", *map(heading, contests)], *([name, *row] for name, *row in zip(found.methods, *cells, strict=True))]
 
 
