@@ -15,7 +15,7 @@ import medgan
 PACKAGE = Path(medgan.__file__).parent
 ROWS = [
     {"errors"},
-    {"settings", "processes"},
+    {"settings", "processes", "declared"},
     {"volume", "atomic", "progress", "imageset"},
     {"formats", "prep", "nets", "losses", "penalties", "metrics", "pictures", "baselines"},
     {"cases", "cache", "device", "conditions", "schedule", "alignment", "plausible"},
