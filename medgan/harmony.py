@@ -25,6 +25,7 @@ __all__ = ["Harmony", "Nyul", "Percentile", "WhiteStripe", "ZScore", "from_json"
 Values = npt.NDArray[np.float64]
 _LEAST_VOLUMES = 3
 _LEAST_VOXELS = 1000
+_LEAST_RANK = 0.6  # of the white matter among the voxels of a brain in T1
 _SPREAD = 1e-6  # of values that differ at all, as a share of the largest
 
 
@@ -115,9 +116,18 @@ class WhiteStripe(Settings):
         return self
 
     def apply(self, volume: Volume, mask: Volume) -> Volume:
-        """As of `Percentile`; the mask is the brain."""
+        """As of `Percentile`; the mask is the brain.
+
+        Raises:
+            GeometryError, InputError: as of `Percentile`; and where white matter has no peak of its own in T1.
+        """
         values = np.sort(_inside(volume, mask))
         rank = np.searchsorted(values, _peak(values, brightest=self.contrast == "t1")) / len(values)
+        if self.contrast == "t1" and rank < _LEAST_RANK:
+            raise InputError(
+                f"white matter has no peak of its own: the brightest one lies above {rank:.0%} of the brain alone; "
+                "where white matter is known, use zscore in a mask of it, else another method"
+            )
         low, high = np.quantile(values, np.clip([rank - self.width, rank + self.width], 0, 1))
         stripe = values[(values >= low) & (values <= high)]
         return _scaled(volume, stripe.mean(), stripe.std(), self.name)

@@ -126,6 +126,13 @@ def test_the_stripe_is_around_the_right_peak(contrast: Any, white: float) -> Non
     assert 1 / slope == pytest.approx(np.std(stripe), rel=0.2)
 
 
+def test_a_t1_in_which_white_matter_has_no_peak_is_refused() -> None:
+    array = np.where(brainy(0).array > 400, 300, brainy(0).array)
+    smooth = array + np.random.default_rng(1).normal(0, 40, GRID.shape)
+    with pytest.raises(InputError, match="no peak of its own"):
+        WhiteStripe(contrast="t1").apply(brainy(0).with_array(smooth), mask())
+
+
 def test_what_has_no_scale_is_refused() -> None:
     image = brainy(0)
     with pytest.raises(InputError, match="at least 3 volumes; seen 2"):
