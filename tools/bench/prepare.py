@@ -47,7 +47,8 @@ crop_mm: 10
 """
 COARSE_MM = 4.0
 ALONE = "import medgan.prepare, SimpleITK"
-PREPARES = "import sys; from medgan.prepare import prepare; prepare(*sys.argv[1:3], out=sys.argv[3])"
+PREPARES = "import sys; from medgan.prepare import prepare; done = prepare(*sys.argv[1:3], out=sys.argv[3]); "
+PREPARES += "assert done.exit_code == 0, done"
 # getrusage's peak would be the parent's, where that is higher.
 MEASURED = "; import json, resource; r = resource.getrusage(resource.RUSAGE_SELF); "
 MEASURED += "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM')); "
@@ -69,6 +70,7 @@ def make(work: Path, shape: tuple[int, int, int], spacing: float) -> Path:
             x = np.linspace(-1, 1, shape[0])[:, None, None]
             fine *= (1 + 0.3 * x).astype(np.float32)
         fine += rng.normal(0, sigma, shape).astype(np.float32)
+        fine = np.abs(fine) if role == "a" else fine  # a magnitude, as MR is
         grid = Grid(shape, places[role] @ Grid.regular(shape, spacing_mm=(spacing,) * 3, origin_mm=-extent / 2).affine)
         images[role] = medgan.write(Volume(fine, grid, volume.unit, volume.modality), work / f"{role}.nii.gz")
     return write_cases([Case("p1", "p1", "train", images)], work / "cases.csv")
