@@ -48,7 +48,12 @@ class Case:
 
 
 def read_cases(
-    path: Path, *, split: str | None = None, required: Sequence[str] | None = None, conditions: Sequence[str] = ()
+    path: Path,
+    *,
+    split: str | None = None,
+    required: Sequence[str] | None = None,
+    conditions: Sequence[str] = (),
+    present: bool = True,
 ) -> list[Case]:
     """Read a table of cases and check it whole.
 
@@ -57,6 +62,7 @@ def read_cases(
         split: only the cases of this split, which may be none; all if not given.
         required: roles that every case must have; every column if not given. A case may lack other roles.
         conditions: what must be known of every case.
+        present: whether a file that is missing is refused.
 
     Raises:
         CasesError: if the table is empty, lacks a column, names a case twice, knows another split, has a patient in
@@ -69,7 +75,8 @@ def read_cases(
     _refuse_empty_cells(cases, roles if required is None else required, path)
     _refuse_unknown(cases, conditions, path)
     _check(cases, str(path))
-    _refuse_missing_files(cases, path)
+    if present:
+        _refuse_missing_files(cases, path)
     return [case for case in cases if split in (None, case.split)]
 
 

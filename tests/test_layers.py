@@ -15,7 +15,7 @@ import medgan
 PACKAGE = Path(medgan.__file__).parent
 ROWS = [
     {"errors"},
-    {"settings", "processes"},
+    {"settings", "processes", "declared"},
     {"volume", "atomic", "progress", "imageset"},
     {"formats", "prep", "nets", "losses", "penalties", "metrics", "pictures", "baselines", "itk"},
     {
@@ -34,8 +34,8 @@ ROWS = [
     {"models", "check", "inspect", "lint", "convert", "deidentify", "index", "match", "phantom", "pull", "push"},
     {"scoring", "gamma"},
     {"scans", "jitter", "ledger", "diagram", "board", "results", "featured"},
-    {"data", "likeness"},
-    {"config", "sliding", "views"},
+    {"data", "likeness", "prepare", "export_cohort"},
+    {"config", "sliding", "transforms", "views"},
     {"run"},
     {"validate", "journal", "doctor", "learner", "play", "uncertainty"},
     {"lesson"},
@@ -44,7 +44,7 @@ ROWS = [
     {"translate", "evaluate", "cost"},
     {"study", "report", "serve_dicom", "compare"},
     {"augment", "judge"},
-    {"demo", "tables"},
+    {"demo", "tables", "transforms"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -59,7 +59,7 @@ HOMES = {
     "typer": {"cli"},
     "rich": {"progress"},
     "tensorboard": {"board"},
-    "monai": {"augment", "data", "nets", "sliding", "views"},
+    "monai": {"augment", "data", "nets", "sliding", "transforms", "views"},
     "lightning_fabric": {"learner", "play", "processes", "train"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
