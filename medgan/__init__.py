@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from medgan.demo import demo
     from medgan.errors import MedganError
     from medgan.evaluate import evaluate
+    from medgan.export_cohort import export_cohort
     from medgan.formats import read, write
     from medgan.gamma import gamma
     from medgan.import_weights import import_weights
     from medgan.index import index
     from medgan.inspect import inspect
     from medgan.likeness import likeness
+    from medgan.prepare import prepare
     from medgan.pull import pull
     from medgan.push import push
     from medgan.report import report
@@ -55,11 +57,13 @@ __all__ = [
     "demo",
     "evaluate",
     "export",
+    "export_cohort",
     "gamma",
     "import_weights",
     "index",
     "inspect",
     "likeness",
+    "prepare",
     "project",
     "pull",
     "push",
@@ -83,11 +87,13 @@ _VERBS = (
     "deidentify",
     "demo",
     "evaluate",
+    "export_cohort",
     "gamma",
     "import_weights",
     "index",
     "inspect",
     "likeness",
+    "prepare",
     "pull",
     "push",
     "report",

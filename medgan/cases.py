@@ -54,6 +54,7 @@ def read_cases(
     required: Sequence[str] | None = None,
     conditions: Sequence[str] = (),
     exclude: Path | None = None,
+    present: bool = True,
 ) -> list[Case]:
     """Read a table of cases and check it whole.
 
@@ -63,6 +64,7 @@ def read_cases(
         required: roles that every case must have; every column if not given. A case may lack other roles.
         conditions: what must be known of every case.
         exclude: a list of cases that are as if they were not in the table, see `read_exclusions`.
+        present: whether a file that is missing is refused.
 
     Raises:
         CasesError: if the table is empty, lacks a column, names a case twice, knows another split, has a patient in
@@ -75,7 +77,8 @@ def read_cases(
     _refuse_empty_cells(cases, roles if required is None else required, path)
     _refuse_unknown(cases, conditions, path)
     _check(cases, str(path))
-    _refuse_missing_files(cases, path)
+    if present:
+        _refuse_missing_files(cases, path)
     return [case for case in cases if split in (None, case.split)]
 
 

@@ -12,10 +12,12 @@ import yaml
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from medgan import declared
 from medgan.conditions import Condition
 from medgan.data import Augment, Weights, flat_axis
+from medgan.declared import read_yaml
 from medgan.device import channels_last
-from medgan.errors import ConfigError, InputError
+from medgan.errors import ConfigError
 from medgan.models import SAMPLERS, Kind, ModelSettings, Sampler, SamplerSettings, Translator, build, build_sampler
 from medgan.prep import Prep, SamplingPrep
 from medgan.schedule import TrainSettings
@@ -34,9 +36,6 @@ __all__ = [
 ]
 
 UNCHANGED = Augment(flip_axes=(), rotate_deg=0, scale=0, gamma=0, noise=0)
-
-# PyYAML lets more than its own error through: `2001-99-99`, `!!bool 7`, `!!int ""`, a thousand open brackets.
-NO_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 # Settings that name files: in a YAML file relative to that file, on the command line to the working folder.
 PATHS = {("cases",), ("exclude",), ("model", "perceptual", "vgg19")}
@@ -232,11 +231,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> AnyConfig:
         InputError: if the file is missing or is no YAML.
         ConfigError: for unknown keys and values out of range, each named by its full key.
     """
-    values, home = _read_yaml(Path(path)), Path(path).resolve().parent
-    for key in PATHS:
-        if (holder := _holder(values, key)) is not None:
-            holder[key[-1]] = _resolved(".".join(key), holder[key[-1]], home)
-    values = overridden(values, overrides)
+    values = overridden(read_yaml(Path(path), PATHS), overrides)
     return SamplingConfig.parse(values) if _samples(values) else Config.parse(values)
 
 
@@ -257,29 +252,9 @@ def _samples(values: Mapping[str, Any]) -> bool:
     return isinstance(model, dict) and model.get("name") in SAMPLERS
 
 
-def _holder(values: dict[str, Any], key: Sequence[str]) -> dict[str, Any] | None:
-    """The settings in which a path stands, if it does."""
-    inner: Any = values
-    for part in key[:-1]:
-        inner = inner.get(part) if isinstance(inner, dict) else None
-    return inner if isinstance(inner, dict) and isinstance(inner.get(key[-1]), str) else None
-
-
 def dump(config: AnyConfig) -> str:
     """The resolved config as YAML, every default written out."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); name a YAML file") from None
-    except NO_YAML as error:
-        raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())}); correct it there") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds no settings; see configs/ for complete examples")
-    return values
 
 
 def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -292,31 +267,4 @@ def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
         >>> overridden({"train": {"steps": 5}}, ["train.lr=0.1"])
         {'train': {'steps': 5, 'lr': 0.1}}
     """
-    for override in overrides:
-        _override(values, override)
-    return values
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{override}: an override is key=value with dots in the key, such as train.steps=2000")
-    *parents, last = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"{key}: {parent} holds a value, not settings")
-    try:
-        values[last] = yaml.safe_load(text)
-    except NO_YAML:
-        raise ConfigError(f"{key}: {text!r} cannot be read as a YAML value; quote it if it is text") from None
-    if (*parents, last) in PATHS and values[last] is not None:
-        values[last] = _resolved(key, text, Path())
-
-
-def _resolved(key: str, path: str, home: Path) -> str:
-    """An absolute path."""
-    try:
-        return str((home / path).resolve())
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null in the name
-        raise ConfigError(f"{key}: {path!r} is no path ({error}); name a file") from None
+    return declared.overridden(values, overrides, PATHS)

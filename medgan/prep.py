@@ -31,6 +31,7 @@ __all__ = [
     "SamplingPrep",
     "check",
     "clipped_share",
+    "dark_threshold",
     "foreground",
     "from_network",
     "in_contract_unit",
@@ -312,10 +313,9 @@ def resample(volume: Volume, grid: Grid, *, order: int = 1) -> Volume:
 
 def foreground(array: Array) -> npt.NDArray[np.bool_]:
     """The patient without the air around: Otsu's threshold, the largest component, holes filled. (X, Y, Z) bool."""
-    sample = (array[::2, ::2, ::2] if array.size > 1e6 else array).ravel()
-    if sample.min() == sample.max():
+    if array.min() == array.max():
         return np.ones(array.shape, dtype=bool)
-    mask = array > _threshold(sample)
+    mask = array > dark_threshold(array)
     labels, count = ndimage.label(mask)
     if count > 1:
         mask = labels == np.bincount(labels.ravel())[1:].argmax() + 1
@@ -370,8 +370,9 @@ def _refuse_axes(axes: str) -> None:
         raise ValueError(f"axes are three letters, one of each pair R/L, A/P, S/I; seen {axes!r}")
 
 
-def _threshold(sample: Array) -> float:
+def dark_threshold(array: Array) -> float:
     """Otsu's, of values capped below the brightest few: vessels and metal must not draw it above the tissue."""
+    sample = (array[::2, ::2, ::2] if array.size > 1e6 else array).ravel()
     cap = sample.dtype.type(np.percentile(sample, CAP_PERCENTILE))  # integers stay so, and get bins of their own
     capped = np.minimum(sample, cap)
     return float(threshold_otsu(capped if capped.max() > capped.min() else sample))

@@ -41,15 +41,20 @@ def _bar(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
 
 
 def _log(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-    began = last = time.monotonic()
+    begun = last = time.monotonic()
     for number, item in enumerate(items, start=1):
         yield item
         if time.monotonic() - last > LOG_EVERY_S:
             last = time.monotonic()
-            say(f"{label}: {number}" + (f" of {total}{_left(last - began, number, total)}" if total else ""))
+            say(f"{label}: {number}" + (f" of {total}{_left(last - begun, number, total)}" if total else ""))
 
 
-def _left(seconds: float, done: int, total: int) -> str:
-    """At the pace so far."""
-    left = round(seconds / done * (total - done))
-    return f", about {left // 60 + 1} min left" if left > 90 else f", about {left} s left" if left else ""
+def _left(passed_s: float, number: int, total: int) -> str:
+    """How long it will take at this pace.
+
+    Example:
+        >>> _left(90, 3, 9)
+        ', about 3 min left'
+    """
+    left_s = passed_s / number * (total - number)
+    return f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left" if left_s else ""

@@ -19,9 +19,9 @@ from medgan.cli import app
 
 NAMES = [
     "Grid", "MedganError", "Scoring", "Synthesis", "Volume", "__version__",
-    "audit", "cache", "check", "compare", "convert", "deidentify", "demo", "evaluate", "export", "gamma",
-    "import_weights", "index", "inspect", "likeness", "project", "pull", "push", "read", "report", "sample", "score",
-    "select", "serve_dicom", "train", "translate", "utility", "write",
+    "audit", "cache", "check", "compare", "convert", "deidentify", "demo", "evaluate", "export", "export_cohort",
+    "gamma", "import_weights", "index", "inspect", "likeness", "prepare", "project", "pull", "push", "read", "report",
+    "sample", "score", "select", "serve_dicom", "train", "translate", "utility", "write",
 ]  # fmt: skip
 COMMANDS = {
     "audit": [
@@ -46,6 +46,7 @@ COMMANDS = {
         "--processes", "--fail-under", "--out", "--json",
     ],
     "export": ["run_folder", "--share"],
+    "export-cohort": ["table", "to", "out", "--label", "--name", "--fold"],
     "gamma": [
         "evaluated", "reference", "--mask", "--dose", "--distance", "--cutoff", "--local", "--out", "--json",
     ],
@@ -60,6 +61,7 @@ COMMANDS = {
         "synthetic", "real", "--features", "--patients", "--real-test", "--window", "--seed", "--device", "--out",
         "--json",
     ],
+    "prepare": ["table", "config", "overrides", "--out", "--processes", "--json"],
     "project": ["run_folder", "table", "--out", "--split", "--num", "--steps", "--device", "--json"],
     "pull": [
         "peer", "out", "--patient", "--study", "--series", "--accession", "--modality", "--date", "--list",

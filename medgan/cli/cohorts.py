@@ -1,4 +1,4 @@
-"""Whether a table of cases is worth training on."""
+"""Whether a table of cases is worth training on, and how it becomes one that is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from medgan.cli.base import AsJson, app, printed
 
-__all__ = ["check"]
+__all__ = ["check", "export_cohort", "prepare"]
 
 
 @app.command()
@@ -33,3 +33,39 @@ def check(
     text = "\n".join([columns(checked.rows()), "", *checked.lines()])
     printed([case.to_json() for case in checked.cases], text, as_json)
     raise typer.Exit(checked.exit_code)
+
+
+@app.command()
+def prepare(
+    table: Annotated[Path, typer.Argument(metavar="CASES", help="The table of cases.")],
+    config: Annotated[Path, typer.Argument(help="A YAML file, as configs/prepare_mr_ct.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="spacing_mm=[1,1,1]")] = None,
+    out: Annotated[Path, typer.Option(help="A folder; the same command goes on where it was stopped.")] = Path(
+        "prepared"
+    ),
+    processes: Annotated[int, typer.Option(min=1, help="Cases prepared at once.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Register, resample, mask, harmonise: what CONFIG declares, written down case by case."""
+    from medgan.prepare import prepare as run
+
+    done = run(table, config, overrides or (), out=out, processes=processes)
+    printed(done.to_json(), "\n".join(done.lines()), as_json)
+    raise typer.Exit(done.exit_code)
+
+
+@app.command(name="export-cohort")
+def export_cohort(
+    table: Annotated[Path, typer.Argument(metavar="CASES", help="The table of cases.")],
+    to: Annotated[str, typer.Argument(help="decathlon, bids or nnunet.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    label: Annotated[str | None, typer.Option(help="The role to be segmented, for decathlon and nnunet.")] = None,
+    fold: Annotated[list[Path] | None, typer.Option(help="A table of a fold, for nnunet; repeatable.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="Of an image there, as a=T1w; repeatable.")] = None,
+) -> None:
+    """Lay out the images of a table as other tools want them."""
+    from medgan.cases import by_role
+    from medgan.export_cohort import export_cohort as run
+
+    names = by_role(name or (), example="a=T1w")
+    typer.echo(run(table, to, out, label=label, names=names, folds=fold or ()))

@@ -1,0 +1,126 @@
+"""BIDS derivatives: `sub-01/ses-1/anat/sub-01_ses-1_space-T1w_desc-prepared_FLAIR.nii.gz`, each with its JSON file.
+
+Source: https://bids-specification.readthedocs.io/en/stable/derivatives/common-data-types.html
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from medgan import __version__
+from medgan.cases import Case, listed
+from medgan.errors import InputError
+from medgan.export_cohort.cohort import Cohort, copied, write_json
+from medgan.formats.sidecar import sidecar_path
+
+__all__ = ["lay_out"]
+
+_VERSION = "1.10.0"
+_WORD = re.compile(r"[A-Za-z0-9]+")
+_PROVENANCE = "provenance.json"
+
+
+def lay_out(cohort: Cohort, folder: Path) -> None:
+    """Every image, mask and label map, participants.tsv with the splits, and dataset_description.json.
+
+    Raises:
+        InputError: if an image has no name that BIDS accepts, or two patients would become one subject.
+    """
+    wrong = [
+        f"{role} ({name})" for role, name in cohort.images.items() if name in ("a", "b") or not _WORD.fullmatch(name)
+    ]
+    if wrong:
+        raise InputError(f"{listed(wrong)}: BIDS wants a suffix; name it, such as by --name a=T1w")
+    names = _names(cohort)
+    for case in cohort.cases:
+        _write(cohort, case, folder, names[case.name])
+    description = {
+        "Name": cohort.title,
+        "BIDSVersion": _VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "medgan", "Version": __version__, "Description": "medgan prepare and export-cohort"}],
+    }
+    write_json(folder / "dataset_description.json", description)
+    kind = "partly synthetic" if cohort.synthetic else "of patients"
+    (folder / "README").write_text(
+        f"Images {kind}, exported by medgan {__version__}; provenance is in each JSON file.\n"
+    )
+    _participants(cohort, folder, names)
+
+
+def _names(cohort: Cohort) -> dict[str, tuple[str, str]]:
+    """Subject and session of each case; the session is "" where a patient has one case."""
+    subjects = {case.patient: _plain(case.patient.removeprefix("sub-")) for case in cohort.cases}
+    twice = [name for name, count in Counter(subjects.values()).items() if count > 1 or not name]
+    if twice:
+        raise InputError(f"patients become one subject of BIDS, whose names are letters and digits: {listed(twice)}")
+    counts = Counter(case.patient for case in cohort.cases)
+    return {
+        case.name: (subjects[case.patient], _session(case) if counts[case.patient] > 1 else "") for case in cohort.cases
+    }
+
+
+def _session(case: Case) -> str:
+    return _plain(case.name.removeprefix(case.patient).lstrip("_").removeprefix("ses-")) or "1"
+
+
+def _plain(text: str) -> str:
+    return "".join(_WORD.findall(text))
+
+
+def _write(cohort: Cohort, case: Case, folder: Path, name: tuple[str, str]) -> None:
+    subject, session = name
+    stem = f"sub-{subject}" + (f"_ses-{session}" if session else "")
+    home = folder / f"sub-{subject}" / (f"ses-{session}" if session else "") / "anat"
+    first = next(role for role in cohort.images if role in case.images)
+    space = cohort.images[first]
+    for role, path in case.images.items():
+        to = home / f"{stem}_space-{space}_{_ending(cohort, role)}.nii.gz"
+        if to.exists():
+            raise InputError(f"{case.name}: two images become {to.name}; name them apart, or give other sessions")
+        copied(path, to)
+        beside = sidecar_path(to)
+        told = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+        write_json(beside, {**told, **_about(cohort, case, role, f"{stem}_space-{space}_{_ending(cohort, first)}")})
+
+
+def _ending(cohort: Cohort, role: str) -> str:
+    if role in cohort.images:
+        return f"desc-prepared_{cohort.images[role]}"
+    return "desc-prepared_mask" if role == "mask" else f"desc-{_plain(role)}_dseg"
+
+
+def _about(cohort: Cohort, case: Case, role: str, reference: str) -> dict[str, Any]:
+    """What BIDS asks of a derivative, from the provenance beside the image where there is one."""
+    told = _provenance(case.images[role].parent)
+    steps = told.get("steps", [])
+    brain = any(step.get("step") == "mask" and step.get("source") == "brain" for step in steps)
+    bare = brain and any(step.get("step") == "background" and step.get("role") == role for step in steps)
+    own: dict[str, Any] = {"SpatialReference": f"{reference}.nii.gz"}
+    if role in cohort.images:
+        own["SkullStripped"] = bare
+    elif role == "mask":
+        own["Type"] = "Brain" if brain else "ROI"
+    if steps:
+        own["MedganSteps"] = [step for step in steps if step.get("role") in (None, role)]
+    return own
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    path = folder / _PROVENANCE
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _participants(cohort: Cohort, folder: Path, names: dict[str, tuple[str, str]]) -> None:
+    rows = {f"sub-{names[case.name][0]}": case.split for case in cohort.cases}
+    with (folder / "participants.tsv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerows([["participant_id", "split"], *sorted(rows.items())])
+    levels = {"train": "learnt from", "val": "chosen by", "test": "tested on"}
+    about = {"split": {"Description": "which part of the data the participant is in", "Levels": levels}}
+    write_json(folder / "participants.json", about)

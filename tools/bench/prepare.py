@@ -1,0 +1,147 @@
+"""A pair prepared: CPU seconds of each step, peak memory, and how fast a prepared cohort is read again.
+
+    python tools/bench/prepare.py [--shape 256 256 180] [--spacing 1] [--rounds 3] [--work FOLDER]
+
+The pair is a phantom head, MR with a bias field and noise, CT 9 mm off and turned by 6°, both float32 in .nii.gz. It is
+prepared by N4, rigid registration, a body mask, background, crop and clip, without deformable registration, each time
+by a fresh process on one thread: its CPU seconds with all imports, and its peak memory, that of a process that only
+imports the same taken off. "of the volumes" is that memory over both images in float32.
+
+Then the cases are read as the first epoch of a training reads them (`medgan.read` of each image of the table), beside
+their bytes alone and their bytes unpacked, from files that have left the cache of the system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import nibabel as nib
+import numpy as np
+from interleaved import machine
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+import medgan
+from medgan import Grid, Volume
+from medgan.cases import Case, read_cases, write_cases
+from medgan.formats.packed import opened
+from medgan.phantom.scan import head
+from medgan.tables import columns
+
+PLAN = """
+images:
+  a: {modality: MR, bias_field: true, background: 0}
+  b: {modality: CT, unit: HU, background: -1000, clip: [-1024, 3071]}
+registration: {kind: rigid}
+mask: {source: body, of: b}
+crop_mm: 10
+"""
+COARSE_MM = 4.0
+ALONE = "import medgan.prepare, SimpleITK"
+PREPARES = "import sys; from medgan.prepare import prepare; done = prepare(*sys.argv[1:3], out=sys.argv[3]); "
+PREPARES += "assert done.exit_code == 0, done"
+# getrusage's peak would be the parent's, where that is higher.
+MEASURED = "; import json, resource; r = resource.getrusage(resource.RUSAGE_SELF); "
+MEASURED += "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM')); "
+MEASURED += "print(json.dumps([r.ru_utime + r.ru_stime, 1024 * int(peak.split()[1])]))"
+
+
+def make(work: Path, shape: tuple[int, int, int], spacing: float) -> Path:
+    """The table of one pair; the head is made coarsely and made finer by interpolation, with noise of its own."""
+    rng, extent = np.random.default_rng(0), np.array(shape) * spacing
+    coarse = Grid.regular((extent / COARSE_MM).astype(int), spacing_mm=(COARSE_MM,) * 3, origin_mm=-extent / 2)
+    scanned = head(1, grid=coarse)
+    turned = Rotation.from_euler("xyz", [3, -2, 5], degrees=True).as_matrix()
+    places = {"a": np.eye(4), "b": np.eye(4)}
+    places["b"][:3, :3], places["b"][:3, 3] = turned, [6, -5, 4]
+    images = {}
+    for role, volume, sigma in (("a", scanned.mr, 8), ("b", scanned.ct, 10)):
+        fine = ndimage.zoom(volume.array.astype(np.float32), np.array(shape) / coarse.shape, order=1)
+        if role == "a":
+            x = np.linspace(-1, 1, shape[0])[:, None, None]
+            fine *= (1 + 0.3 * x).astype(np.float32)
+        fine += rng.normal(0, sigma, shape).astype(np.float32)
+        fine = np.abs(fine) if role == "a" else fine  # a magnitude, as MR is
+        grid = Grid(shape, places[role] @ Grid.regular(shape, spacing_mm=(spacing,) * 3, origin_mm=-extent / 2).affine)
+        images[role] = medgan.write(Volume(fine, grid, volume.unit, volume.modality), work / f"{role}.nii.gz")
+    return write_cases([Case("p1", "p1", "train", images)], work / "cases.csv")
+
+
+def fresh(code: str, *arguments: object) -> tuple[float, float]:
+    """CPU seconds and peak bytes of a process of its own."""
+    one_thread = {"OMP_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
+    argv = [sys.executable, "-c", code + MEASURED, *map(str, arguments)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=os.environ | one_thread)
+    cpu, peak = json.loads(done.stdout.splitlines()[-1])
+    return cpu, peak
+
+
+def forgotten(files: list[Path]) -> None:
+    """Drop files from the cache of the system."""
+    for file in files:
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def unpacked(file: Path) -> None:
+    with opened(file) as stream:
+        while stream.read(1 << 20):
+            pass
+
+
+def timed(read: Callable[[Path], object], files: list[Path]) -> float:
+    """Seconds by the clock for all files, from the disk."""
+    forgotten(files)
+    begun = time.perf_counter()
+    for file in files:
+        read(file)
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=int, nargs=3, default=[256, 256, 180])
+    parser.add_argument("--spacing", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", type=Path)
+    args = parser.parse_args()
+    work = args.work or Path(tempfile.mkdtemp())
+    table = make(work, tuple(args.shape), args.spacing)
+    (work / "plan.yaml").write_text(PLAN)
+    print(machine())
+    both = 2 * 4 * float(np.prod(args.shape))
+    _, idle = fresh(ALONE)
+    rows = [["round", "CPU s", "peak MB", "of the volumes", "with imports"]]
+    for number in range(args.rounds):
+        cpu, peak = fresh(PREPARES, table, work / "plan.yaml", work / f"out{number}")
+        rows.append(
+            [str(number), f"{cpu:.1f}", f"{peak / 1e6:.0f}", f"{(peak - idle) / both:.2f}", f"{peak / both:.2f}"]
+        )
+    print(columns(rows), "\n")
+    made = read_cases(work / "out0" / "cases.csv", required=())
+    files = [path for case in made for path in case.images.values()]
+    ways: dict[str, Callable[[Path], object]] = {
+        "bytes": lambda file: file.read_bytes(),
+        "bytes, unpacked": unpacked,
+        "medgan.read": medgan.read,
+        "nibabel": lambda file: np.asarray(nib.load(file).dataobj),
+    }
+    seconds = {name: median(timed(way, files) for _ in range(args.rounds)) for name, way in ways.items()}
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    table_of = [["read from disk", "s", "MB/s packed"]]
+    table_of += [[name, f"{took:.2f}", f"{megabytes / took:.0f}"] for name, took in seconds.items()]
+    print(columns(table_of))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""A net that has seen one scanner on patients of others: T1 → FLAIR, sources harmonised in several ways or not at all.
+
+    python tools/other_scanner.py DATA --out FOLDER [--steps 400]
+
+DATA holds three folders: nichart_t1_flair_3d2mm (trained on), NC_lgg_t1_flair_t1c_2d128 (39 patients with tumours,
+thick slices) and openms_cross_mni2mm (2 patients with multiple sclerosis). All are reduced to the brain: by the masks
+that came with them, or found by deepbet. Only the source is harmonised: what the target is scaled by stays the same,
+so errors of all ways are in one unit. What it prints are the tables of docs/concepts/harmonisation.md; what was stopped
+goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+from t1_to_flair import CONFIG, PATIENTS
+
+from medgan import Volume, index, prepare, read, train, write
+from medgan.bodies import brain
+from medgan.cases import Case, read_cases, write_cases
+from medgan.compare import compare_results
+from medgan.compare.results import results_of
+from medgan.evaluate import Row
+from medgan.progress import track
+from medgan.study import study
+
+TRAINED, LGG, OPENMS = "nichart_t1_flair_3d2mm", "NC_lgg_t1_flair_t1c_2d128", "openms_cross_mni2mm"
+HARMONISED = ("percentile", "z_score", "nyul", "white_stripe")
+RAW, MEDIAN = "raw numbers", "median"
+WAYS = (RAW, MEDIAN, *HARMONISED)
+METHODS = {"supervised": "net", "monotone intensity map": "map"}
+FRACTIONS = (0.6, 0.15, 0.25)
+METRICS = ["mae", "psnr", "ssim"]
+SETTINGS = [
+    "model={name: supervised, generator: {name: res_unet_32, width: 12, norm: batch}}",
+    "weights={body_only: true}",
+    *("train.lr=0.001", "train.ema=0.99", "train.betas=[0.9, 0.999]", "train.precision=bf16", "overlap=0.25"),
+]
+
+
+def of_one_scanner(data: Path, out: Path) -> list[Case]:
+    """The cohort that is trained on, with patients of the same scanner held out."""
+    roles = {"a": "t1.nii.gz", "b": "flair.nii.gz", "mask": "brainmask.nii.gz"}
+    return index(data / TRAINED, **roles, out=out / "one_scanner.csv", fractions=FRACTIONS, patients=PATIENTS)
+
+
+def of_others(folder: Path, out: Path) -> Iterator[Case]:
+    """Patients of other scanners, each with a mask of the brain."""
+    for place in track(sorted(path for path in folder.iterdir() if path.is_dir()), f"Brains of {folder.name}"):
+        images = {
+            "a": place / "t1.nii.gz",
+            "b": place / "flair.nii.gz",
+            "mask": out / "brains" / f"{place.name}.nii.gz",
+        }
+        if not images["mask"].exists():
+            t1 = read(images["a"])
+            write(stripped_brain(t1) if folder.name == OPENMS else brain(t1), images["mask"])
+        yield Case(place.name, place.name, "test", images)
+
+
+def stripped_brain(volume: Volume) -> Volume:
+    """What is left of an image whose skull was taken off."""
+    return Volume((volume.array > 0).astype(np.uint8), volume.grid, "label")
+
+
+def prepared(table: Path, way: str, place: Path) -> Path:
+    """Brains alone; the source harmonised, unless the way does without."""
+    image = {"modality": "MR", "background": 0}
+    source = {**image, "harmonise": way if way in HARMONISED else None}
+    settings = place / "plan.yaml"
+    place.mkdir(exist_ok=True)
+    settings.write_text(yaml.safe_dump({"images": {"a": source, "b": image}, "mask": {"source": "given"}}))
+    return Path(prepare(table, settings, out=place / "cohort").table or "")
+
+
+def source_range(table: Path) -> list[float]:
+    """Percentiles 0.1 and 99.9 of all brain voxels of the training cases."""
+    cases = read_cases(table, split="train")
+    brains = [read(case.images["a"]).array[read(case.images["mask"]).array > 0] for case in cases]
+    return [round(float(end), 4) for end in np.percentile(np.concatenate(brains), [0.1, 99.9])]
+
+
+def scored(table: Path, way: str, place: Path, steps: int) -> dict[str, list[Row]]:
+    """Rows of the held-out cases by method: the net's, and those of maps fitted on the same training cases."""
+    window = "times_median: [0, 2.5]" if way == MEDIAN else f"range: {source_range(table)}"
+    unit = "normalised" if way in HARMONISED else "a.u."
+    prep = f"prep={{a: {{modality: MR, unit: {unit}, {window}}}, b: {{modality: MR, times_median: [0, 2.5]}}}}"
+    schedule = [f"train.{key}={steps}" for key in ("steps", "validate_every", "checkpoint_every")]
+    run = train(CONFIG, [f"cases={table}", prep, *SETTINGS, *schedule], out=place / "run", device="cpu")
+    return study(run, place / "made", device="cpu").results
+
+
+def compared(rows: dict[str, list[Row]], cases: Sequence[Case], out: Path) -> str:
+    names = {case.name for case in cases if case.split == "test"}
+    patient_of = {case.name: case.patient for case in cases}
+    ours = {
+        method: [{**row, "patient": patient_of[row["case"]]} for row in found if row["case"] in names]
+        for method, found in rows.items()
+    }
+    found = [results_of(method, mine) for method, mine in ours.items()]
+    return compare_results(found, metrics=METRICS, out=out).describe()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=400)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    cohorts = {"the same scanner": of_one_scanner(given.data, given.out)}
+    cohorts |= {name: list(of_others(given.data / name, given.out)) for name in (LGG, OPENMS)}
+    table = write_cases([case for cases in cohorts.values() for case in cases], given.out / "cases.csv")
+    rows: dict[str, list[Row]] = {}
+    for way in WAYS:
+        place = given.out / way.replace(" ", "_")
+        found = scored(prepared(table, way, place), way, place, given.steps)
+        rows |= {f"{way}, {name}": found[method] for method, name in METHODS.items()}
+    for name, cases in cohorts.items():
+        print(f"\n{name}\n\n{compared(rows, cases, given.out / 'comparison' / name.replace(' ', '_'))}")
+
+
+if __name__ == "__main__":
+    main()
