@@ -19,9 +19,9 @@ from medgan.cli import app
 
 NAMES = [
     "Grid", "MedganError", "Scoring", "Synthesis", "Volume", "__version__",
-    "audit", "cache", "check", "compare", "convert", "deidentify", "demo", "evaluate", "export", "export_cohort", "gamma",
-    "import_weights", "index", "inspect", "likeness", "prepare", "project", "pull", "push", "read", "report", "sample", "score", "select",
-    "serve_dicom", "train", "translate", "utility", "write",
+    "audit", "cache", "check", "compare", "convert", "deidentify", "demo", "evaluate", "export", "export_cohort",
+    "gamma", "import_weights", "index", "inspect", "likeness", "prepare", "project", "pull", "push", "read", "report",
+    "sample", "score", "select", "serve_dicom", "train", "translate", "utility", "write",
 ]  # fmt: skip
 COMMANDS = {
     "audit": [
