@@ -358,6 +358,8 @@ def _refuse_wrong(result: Registration) -> None:
     wrong = ""
     if not result.overlap >= _LEAST_OVERLAP:
         wrong = f"only {result.overlap:.0%} of the smaller body lies in the other one"
+    elif np.isnan(result.nmi_after):
+        wrong = "the moving image shows too little of what is looked at in the fixed one"
     elif result.nmi_after < result.nmi_before:
         wrong = f"mutual information fell from {result.nmi_before:.3f} to {result.nmi_after:.3f}"
     elif turn > _MOST_TURN_DEG:

@@ -438,18 +438,17 @@ def test_no_test_patient_is_learnt_from(own: Path) -> None:
 
 
 def test_harmonised_scanners_have_one_scale(own: Path) -> None:
-    for method in ("zscore", "nyul"):
-        prepare(own / "cases.csv", own / "plan.yaml", [f"images.a.harmonise={{name: {method}}}"], out=own / method)
-        medians, raw = [], []
-        for k in range(5):
-            mask = read(own / method / f"p{k}" / "mask.nii.gz").array > 0
-            medians.append(float(np.median(read(own / method / f"p{k}" / "a.nii.gz").array[mask])))
-            image = read(own / f"p{k}" / "mr.nii.gz")
-            raw.append(float(np.median(image.array[inside(places(image.grid), k) > 0])))
-            assert read(own / method / f"p{k}" / "a.nii.gz").unit == f"normalised:{method}"
-        spread = read(own / method / "p0" / "a.nii.gz").array[mask[:0].any() or ...].std()
-        assert np.ptp(raw) / np.mean(raw) > 0.5
-        assert np.ptp(medians) < 0.15 * spread, method
+    prepare(own / "cases.csv", own / "plan.yaml", ["images.a.harmonise={name: nyul}"], out=own / "out")
+    medians, raw = [], []
+    for k in range(5):
+        mask = read(own / "out" / f"p{k}" / "mask.nii.gz").array > 0
+        medians.append(float(np.median(read(own / "out" / f"p{k}" / "a.nii.gz").array[mask])))
+        image = read(own / f"p{k}" / "mr.nii.gz")
+        raw.append(float(np.median(image.array[inside(places(image.grid), k) > 0])))
+        assert read(own / "out" / f"p{k}" / "a.nii.gz").unit == "normalised:nyul"
+    spread = read(own / "out" / "p0" / "a.nii.gz").array.std()
+    assert np.ptp(raw) / np.mean(raw) > 0.5
+    assert np.ptp(medians) < 0.15 * spread
 
 
 def test_new_patients_come_the_same_way(own: Path, tmp_path: Path) -> None:

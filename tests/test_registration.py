@@ -224,6 +224,7 @@ def test_what_cannot_be_right_is_refused(phantom: Head) -> None:
     ("wrong", "said"),
     [
         ({"overlap": 0.3}, "only 30%"),
+        ({"nmi_after": float("nan")}, "shows too little"),
         ({"nmi_before": 1.2, "nmi_after": 1.1}, "fell from 1.200 to 1.100"),
         ({"matrix": pose((0, 0, 60), (0, 0, 0))}, "turned by 60°"),
         ({"matrix": np.diag([1.4, 1, 1, 1])}, "stretched by 1.40"),
