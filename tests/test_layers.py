@@ -34,7 +34,7 @@ ROWS = [
     {"translate", "evaluate", "cost"},
     {"study", "report", "serve_dicom", "compare"},
     {"augment", "judge"},
-    {"demo", "tables", "transforms"},
+    {"demo", "tables"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -198,6 +198,7 @@ def test_a_given_mask_on_another_grid_is_resampled_and_that_is_told() -> None:
     assert "its mask is on another grid than a" in made.notes[0]
 
 
+@pytest.mark.slow
 def test_registration_undoes_what_was_planted(tmp_path: Path) -> None:
     """A head shifted and turned between MR and CT; the truth is the planted motion."""
     from medgan.phantom import head
@@ -288,10 +289,23 @@ def test_the_table_keeps_splits_patients_and_conditions(scans: Path, cohort: Pat
     assert "/" not in (cohort / "cases.csv").read_text().splitlines()[1].split(",")[3].partition("/")[2]
 
 
+def trained(cohort: Path, home: Path, *overrides: str) -> int:
+    (home / "tiny.yaml").write_text(TINY_CONFIG.replace("cases.csv", str(cohort / "cases.csv")))
+    two = ["train.steps=2", "train.validate_every=2", *overrides]
+    return int(train(home / "tiny.yaml", two, out=home / "run", device="cpu").best["step"])
+
+
 def test_it_trains_at_once(cohort: Path, tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY_CONFIG.replace("cases.csv", str(cohort / "cases.csv")))
-    run = train(tmp_path / "tiny.yaml", ["train.steps=2", "train.validate_every=2"], out=tmp_path / "run", device="cpu")
-    assert run.best["step"] == 2
+    assert trained(cohort, tmp_path) == 2
+
+
+def test_a_harmonised_cohort_trains_in_its_own_unit(own: Path) -> None:
+    prepare(own / "cases.csv", own / "plan.yaml", ["images.a.harmonise={name: nyul}"], out=own / "out")
+    intensity = "prep.a={modality: MR, unit: 'normalised:nyul', range: [0, 100]}"
+    with pytest.raises(InputError, match="its unit is normalised:nyul"):
+        trained(own / "out", own)
+    shutil.rmtree(own / "run", ignore_errors=True)
+    assert trained(own / "out", own, intensity) == 2
 
 
 def test_the_provenance_tells_all(scans: Path, cohort: Path) -> None:
@@ -424,18 +438,17 @@ def test_no_test_patient_is_learnt_from(own: Path) -> None:
 
 
 def test_harmonised_scanners_have_one_scale(own: Path) -> None:
-    for method in ("percentile", "zscore", "nyul"):
-        prepare(own / "cases.csv", own / "plan.yaml", [f"images.a.harmonise={{name: {method}}}"], out=own / method)
-        medians, raw = [], []
-        for k in range(5):
-            mask = read(own / method / f"p{k}" / "mask.nii.gz").array > 0
-            medians.append(float(np.median(read(own / method / f"p{k}" / "a.nii.gz").array[mask])))
-            image = read(own / f"p{k}" / "mr.nii.gz")
-            raw.append(float(np.median(image.array[inside(places(image.grid), k) > 0])))
-            assert read(own / method / f"p{k}" / "a.nii.gz").unit == f"normalised:{method}"
-        spread = read(own / method / "p0" / "a.nii.gz").array[mask[:0].any() or ...].std()
-        assert np.ptp(raw) / np.mean(raw) > 0.5
-        assert np.ptp(medians) < 0.15 * spread, method
+    prepare(own / "cases.csv", own / "plan.yaml", ["images.a.harmonise={name: nyul}"], out=own / "out")
+    medians, raw = [], []
+    for k in range(5):
+        mask = read(own / "out" / f"p{k}" / "mask.nii.gz").array > 0
+        medians.append(float(np.median(read(own / "out" / f"p{k}" / "a.nii.gz").array[mask])))
+        image = read(own / f"p{k}" / "mr.nii.gz")
+        raw.append(float(np.median(image.array[inside(places(image.grid), k) > 0])))
+        assert read(own / "out" / f"p{k}" / "a.nii.gz").unit == "normalised:nyul"
+    spread = read(own / "out" / "p0" / "a.nii.gz").array.std()
+    assert np.ptp(raw) / np.mean(raw) > 0.5
+    assert np.ptp(medians) < 0.15 * spread
 
 
 def test_new_patients_come_the_same_way(own: Path, tmp_path: Path) -> None:
@@ -521,6 +534,22 @@ def test_one_bad_case_does_not_stop_the_others(own: Path, how: str, reason: str)
     assert [case.name for case in read_cases(own / "out" / "cases.csv")] == ["p0", "p1", "p3", "p4"]
     assert not (own / "out" / "p2").exists()
     assert json.loads((own / "out" / "prepare.json").read_text())["refused"][0]["name"] == "p2"
+
+
+def test_what_a_library_cannot_do_is_told_of_its_case(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    way, real = import_module("medgan.prepare.way"), import_module("medgan.prepare.way").around
+
+    def fails(mask: Volume, margin_mm: float) -> Any:
+        if mask.array.shape == shape:
+            raise RuntimeError("ITK ERROR:\n  no memory")
+        return real(mask, margin_mm)
+
+    shape = halfway({role: read(own / "p1" / f"{name}.nii.gz") for role, name in (("a", "mr"), ("b", "ct"))},
+                    Plan.parse({**PLAN, "crop_mm": None})).volumes["mask"].array.shape  # fmt: skip
+    monkeypatch.setattr(way, "around", fails)
+    done = prepare(own / "cases.csv", own / "plan.yaml", out=own / "out")
+    assert done.exit_code in (1, 4)
+    assert {case.reason for case in done.cases if case.status == "refused"} == {"ITK ERROR: no memory"}
 
 
 def test_the_same_image_in_both_roles_is_refused(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ __all__ = [
 
 TABLE, SETTINGS, SUMMARY, SCALES = "cases.csv", "prepare.yaml", "prepare.json", "harmonisation.json"
 MADE, KEPT, REFUSED = "prepared", "unchanged", "refused"
+FAILED = (MedganError, OSError, RuntimeError, MemoryError)  # ITK tells by a RuntimeError what it cannot do
 _HALVES, _LOCK = ".halfway", ".lock"
 _RESERVED = (TABLE, SETTINGS, SUMMARY, SCALES)
 _ANEW = "its files, the settings or the version of medgan have changed"
@@ -269,8 +270,8 @@ def _aside(plan: Plan, home: Path, job: _Job) -> str:
         take_half(_half_folder(home, job), *_half(job, plan))
     except OutputError:
         raise
-    except (MedganError, OSError) as error:
-        return str(error)
+    except FAILED as error:
+        return _reason(error)
     return ""
 
 
@@ -299,10 +300,15 @@ def _made(plan: Plan, scales: Scales, home: Path, case: Case) -> PreparedCase:
         write_case(folder, result, both, case=case, sources=job.sources, key=key)
     except OutputError:
         raise
-    except (MedganError, OSError) as error:
+    except FAILED as error:
         shutil.rmtree(folder, ignore_errors=True)
-        return PreparedCase(case.name, REFUSED, str(error))
+        return PreparedCase(case.name, REFUSED, _reason(error))
     return PreparedCase(case.name, MADE, _ANEW if old else "", result.notes)
+
+
+def _reason(error: BaseException) -> str:
+    """In one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _waiting(home: Path, job: _Job, plan: Plan) -> tuple[Half, Any]:
