@@ -17,29 +17,27 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from t1_to_flair import CONFIG, PATIENTS
+from t1_to_flair import CONFIG, FRACTIONS, PATIENTS
+from unregistered_pairs import METRICS, SETTINGS, means
 
 from medgan import Volume, index, prepare, read, train, write
 from medgan.bodies import brain
 from medgan.cases import Case, read_cases, write_cases
 from medgan.compare import compare_results
+from medgan.compare.comparison import Comparison
 from medgan.compare.results import results_of
+from medgan.compare.text import interval, number
 from medgan.evaluate import Row
+from medgan.metrics.statistics import CI
 from medgan.progress import track
 from medgan.study import study
+from medgan.tables import columns
 
 TRAINED, LGG, OPENMS = "nichart_t1_flair_3d2mm", "NC_lgg_t1_flair_t1c_2d128", "openms_cross_mni2mm"
-HARMONISED = ("percentile", "z_score", "nyul", "white_stripe")
-RAW, MEDIAN = "raw numbers", "median"
-WAYS = (RAW, MEDIAN, *HARMONISED)
+HARMONISED = ("percentile", "zscore", "nyul")  # white stripe refuses half of these T1
+RAW, MEDIAN, GAMMA = "raw numbers", "median", "median, gamma"
+WAYS = (RAW, MEDIAN, GAMMA, *HARMONISED)
 METHODS = {"supervised": "net", "monotone intensity map": "map"}
-FRACTIONS = (0.6, 0.15, 0.25)
-METRICS = ["mae", "psnr", "ssim"]
-SETTINGS = [
-    "model={name: supervised, generator: {name: res_unet_32, width: 12, norm: batch}}",
-    "weights={body_only: true}",
-    *("train.lr=0.001", "train.ema=0.99", "train.betas=[0.9, 0.999]", "train.precision=bf16", "overlap=0.25"),
-]
 
 
 def of_one_scanner(data: Path, out: Path) -> list[Case]:
@@ -70,7 +68,7 @@ def stripped_brain(volume: Volume) -> Volume:
 def prepared(table: Path, way: str, place: Path) -> Path:
     """Brains alone; the source harmonised, unless the way does without."""
     image = {"modality": "MR", "background": 0}
-    source = {**image, "harmonise": way if way in HARMONISED else None}
+    source = {**image, "harmonise": {"name": way} if way in HARMONISED else None}
     settings = place / "plan.yaml"
     place.mkdir(exist_ok=True)
     settings.write_text(yaml.safe_dump({"images": {"a": source, "b": image}, "mask": {"source": "given"}}))
@@ -86,15 +84,16 @@ def source_range(table: Path) -> list[float]:
 
 def scored(table: Path, way: str, place: Path, steps: int) -> dict[str, list[Row]]:
     """Rows of the held-out cases by method: the net's, and those of maps fitted on the same training cases."""
-    window = "times_median: [0, 2.5]" if way == MEDIAN else f"range: {source_range(table)}"
-    unit = "normalised" if way in HARMONISED else "a.u."
-    prep = f"prep={{a: {{modality: MR, unit: {unit}, {window}}}, b: {{modality: MR, times_median: [0, 2.5]}}}}"
+    window = "times_median: [0, 2.5]" if way.startswith(MEDIAN) else f"range: {source_range(table)}"
+    unit = f"normalised:{way}" if way in HARMONISED else "a.u."
+    prep = f'prep={{a: {{modality: MR, unit: "{unit}", {window}}}, b: {{modality: MR, times_median: [0, 2.5]}}}}'
     schedule = [f"train.{key}={steps}" for key in ("steps", "validate_every", "checkpoint_every")]
-    run = train(CONFIG, [f"cases={table}", prep, *SETTINGS, *schedule], out=place / "run", device="cpu")
+    settings = [*SETTINGS, "augment.gamma=0.5"] if way == GAMMA else SETTINGS
+    run = train(CONFIG, [f"cases={table}", prep, *settings, *schedule], out=place / "run", device="cpu")
     return study(run, place / "made", device="cpu").results
 
 
-def compared(rows: dict[str, list[Row]], cases: Sequence[Case], out: Path) -> str:
+def compared(rows: dict[str, list[Row]], cases: Sequence[Case], out: Path) -> Comparison:
     names = {case.name for case in cases if case.split == "test"}
     patient_of = {case.name: case.patient for case in cases}
     ours = {
@@ -102,7 +101,20 @@ def compared(rows: dict[str, list[Row]], cases: Sequence[Case], out: Path) -> st
         for method, found in rows.items()
     }
     found = [results_of(method, mine) for method, mine in ours.items()]
-    return compare_results(found, metrics=METRICS, out=out).describe()
+    return compare_results(found, metrics=METRICS, out=out)
+
+
+def gains(found: Comparison) -> Iterator[list[str]]:
+    """How far the net that sees sources scaled by their median is ahead of the others (Hodges–Lehmann)."""
+    yield [f"{MEDIAN}, net, ahead of", "MAE lower by", "better in"]
+    for pair in found.contests["mae"].pairs:
+        sign = {pair.first: 1, pair.second: -1}.get(f"{MEDIAN}, net")
+        if sign:
+            ends = sorted((sign * pair.gain.ci.low, sign * pair.gain.ci.high))
+            wins = pair.wins.wins if sign > 0 else pair.wins.losses
+            other = pair.second if sign > 0 else pair.first
+            cells = f"{number(sign * pair.gain.value, 1)} {interval(CI(*ends, pair.gain.ci.how), 1)}"
+            yield [other, cells, f"{wins} of {pair.num_patients} patients"]
 
 
 def main() -> None:
@@ -117,11 +129,13 @@ def main() -> None:
     table = write_cases([case for cases in cohorts.values() for case in cases], given.out / "cases.csv")
     rows: dict[str, list[Row]] = {}
     for way in WAYS:
-        place = given.out / way.replace(" ", "_")
+        place = given.out / way.replace(", ", "_").replace(" ", "_")
         found = scored(prepared(table, way, place), way, place, given.steps)
         rows |= {f"{way}, {name}": found[method] for method, name in METHODS.items()}
     for name, cases in cohorts.items():
-        print(f"\n{name}\n\n{compared(rows, cases, given.out / 'comparison' / name.replace(' ', '_'))}")
+        found = compared(rows, cases, given.out / "comparison" / name.replace(" ", "_"))
+        print(f"\n{name}: {found.num_cases} cases of {found.num_patients} patients", columns(means(found)), sep="\n\n")
+        print("", columns(list(gains(found))), sep="\n")
 
 
 if __name__ == "__main__":
