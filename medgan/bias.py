@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,11 @@ from medgan.bodies import body
 from medgan.errors import GeometryError, InputError
 from medgan.itk import array_of, image_of, one_thread, simpleitk
 from medgan.prep import network_grid, resample
-from medgan.volume import Volume
+from medgan.volume import Grid, Volume
 
 __all__ = ["corrected"]
 
-_COARSE_MM = 6.0
+_COARSE_MM, _LOOK_MM = 6.0, 3.0
 _LEAST_VOXELS = 500
 _STANDS_STILL = 1e-4
 
@@ -63,31 +64,46 @@ def corrected(
         raise InputError("N4 takes logarithms: values must be finite and not below 0; is this MR?")
     if mask is not None and not mask.grid.same_as(volume.grid):
         raise GeometryError(f"the mask is on {mask.grid.describe()}, the image on {volume.grid.describe()}")
-    field = _log_field(image, body(image) if mask is None else mask, rounds, mesh_mm)
-    return image.with_array(image.array.astype(np.float32) * np.exp(-field, out=field))
+    field = _log_field(image, _body(image) if mask is None else mask, rounds, mesh_mm)
+    return image.with_array(np.multiply(image.array, np.exp(-field, out=field), out=field, casting="same_kind"))
+
+
+def _body(image: Volume) -> Volume:
+    """As a look at every third millimetre tells it, which is enough for the smooth."""
+    steps = [max(1, int(_LOOK_MM / spacing + 0.01)) for spacing in image.grid.spacing_mm]
+    array = image.array[tuple(slice(None, None, step) for step in steps)]
+    return body(replace(image, array=array, grid=Grid(array.shape, image.grid.affine @ np.diag([*steps, 1.0]))))
 
 
 def _log_field(volume: Volume, mask: Volume, rounds: Sequence[int], mesh_mm: float) -> npt.NDArray[np.float32]:
-    """(X, Y, Z) logarithm of the field at every voxel."""
+    """(X, Y, Z) logarithm of the field at every voxel; beyond the box of the mask it goes on as it ends there."""
     sitk: Any = simpleitk()
-    grid = network_grid(volume.grid, _coarse(volume.grid.spacing_mm))
-    coarse = resample(volume.with_array(volume.array.astype(np.float32)), grid)
-    looked_at = resample(mask.with_array((mask.array != 0).astype(np.uint8)), grid, order=0)
-    inside = (looked_at.array > 0) & (coarse.array > 0)
-    if inside.sum() < _LEAST_VOXELS:
-        raise InputError(f"N4 needs at least {_LEAST_VOXELS} voxels of {_COARSE_MM:g} mm above 0; seen {inside.sum()}")
+    coarse, inside = _seen(volume, mask)
     with one_thread(sitk):
         n4 = sitk.N4BiasFieldCorrectionImageFilter()
         n4.SetMaximumNumberOfIterations(list(rounds))
         n4.SetConvergenceThreshold(_STANDS_STILL)
-        n4.SetNumberOfControlPoints(
-            [max(1, round(mm / mesh_mm)) + 3 for mm in np.multiply(grid.shape, grid.spacing_mm)]
-        )
+        extent = np.multiply(coarse.grid.shape, coarse.grid.spacing_mm)
+        n4.SetNumberOfControlPoints([max(1, round(mm / mesh_mm)) + 3 for mm in extent])
         seen = image_of(sitk, coarse)
-        n4.Execute(seen, image_of(sitk, looked_at.with_array(inside.astype(np.uint8))))
+        n4.Execute(seen, image_of(sitk, coarse.with_array(inside.astype(np.uint8))))
         field = array_of(sitk, n4.GetLogBiasFieldAsImage(seen)).astype(np.float32)
     field -= field[inside].mean(dtype=np.float64)
     return np.array(resample(coarse.with_array(field), volume.grid).array)
+
+
+def _seen(volume: Volume, mask: Volume) -> tuple[Volume, npt.NDArray[np.bool_]]:
+    """What N4 looks at: the image in large voxels, as far as the mask reaches, and which of them count."""
+    grid = network_grid(volume.grid, _coarse(volume.grid.spacing_mm))
+    coarse = resample(volume.with_array(volume.array.astype(np.float32, copy=False)), grid)
+    looked_at = resample(mask.with_array((mask.array != 0).astype(np.uint8)), grid, order=0)
+    inside = (looked_at.array > 0) & (coarse.array > 0)
+    if inside.sum() < _LEAST_VOXELS:
+        raise InputError(f"N4 needs at least {_LEAST_VOXELS} voxels of {_COARSE_MM:g} mm above 0; seen {inside.sum()}")
+    places = np.argwhere(inside)
+    start, stop = places.min(axis=0).tolist(), (places.max(axis=0) + 1).tolist()
+    window = tuple(slice(first, last) for first, last in zip(start, stop, strict=True))
+    return coarse.crop(start, stop), inside[window]
 
 
 def _coarse(spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -164,16 +164,30 @@ def _small_parts(mask: Mask, voxel_mm3: float) -> Mask:
 
 def _largest(mask: Mask) -> Mask:
     labels, count = ndimage.label(mask)
-    return mask if count < 2 else np.asarray(labels == np.bincount(labels.ravel())[1:].argmax() + 1)
+    if count < 2:
+        return mask
+    sizes = sum(np.bincount(plane.ravel(), minlength=count + 1) for plane in labels)  # of all at once it copies them
+    return np.asarray(labels == np.argmax(np.asarray(sizes)[1:]) + 1)
 
 
 def _filled(mask: Mask, grid: Grid) -> Mask:
     """Holes in space, then those that an axial slice shows closed."""
-    found = np.asarray(ndimage.binary_fill_holes(mask))
     upright = next(axis for axis, side in enumerate(grid.orientation) if side in "IS")
-    for plane in np.moveaxis(found, upright, 0):
-        plane[...] = ndimage.binary_fill_holes(plane)
-    return found
+    found = _without_holes(mask, (0, 1, 2))
+    return _without_holes(found, tuple(axis for axis in range(3) if axis != upright))
+
+
+def _without_holes(mask: Mask, axes: tuple[int, ...]) -> Mask:
+    """What no way along these axes leads out of is filled."""
+    cross = ndimage.generate_binary_structure(3, 1)
+    for axis in {0, 1, 2} - {*axes}:
+        cross.swapaxes(0, axis)[[0, 2]] = False
+    labels, count = ndimage.label(~mask, cross)
+    is_open = np.zeros(count + 1, dtype=bool)
+    for axis in axes:
+        is_open[labels.swapaxes(0, axis)[[0, -1]]] = True
+    is_open[0] = False
+    return np.stack([~is_open[plane] for plane in labels])
 
 
 def _overflows(value: float, dtype: np.dtype[Any]) -> bool:

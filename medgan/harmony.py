@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import find_peaks
 
 from medgan.errors import GeometryError, InputError
 from medgan.settings import Settings
@@ -241,6 +240,8 @@ def _scaled(volume: Volume, zero: float, one: float, name: str) -> Volume:
 
 def _peak(values: Values, *, brightest: bool) -> float:
     """Of the smoothed histogram between the 0.5th and the 99.5th percentile: the last high peak, or the highest."""
+    from scipy.signal import find_peaks  # it brings 45 MB along, of which most preparations need nothing
+
     low, high = np.percentile(values, [0.5, 99.5])
     counts, edges = np.histogram(values, bins=200, range=(low, high))
     smooth = gaussian_filter1d(counts.astype(np.float64), 4)

@@ -403,9 +403,10 @@ def _refuse_apart(seen: Grid, wanted: Grid) -> None:
 
 
 def _blurred(volume: Volume, grid: Grid) -> Array:
-    """The array without detail finer than the new voxels, along each of its own axes."""
-    widths = np.abs(grid.direction.T @ volume.grid.direction).T @ np.asarray(grid.spacing_mm)
+    """The array without detail finer than the new voxels, along each of its own axes; turning coarsens nothing."""
+    across = volume.grid.direction.T @ grid.direction
+    widths = np.sqrt(across**2 @ np.square(grid.spacing_mm))
     ratio = widths / np.asarray(volume.grid.spacing_mm)
     sigma = np.where(ratio > 1.05, 0.5 * np.sqrt(np.maximum(ratio**2 - 1, 0)), 0)
-    array = volume.array.astype(np.float32)
+    array = volume.array.astype(np.float32, copy=False)
     return np.asarray(ndimage.gaussian_filter(array, sigma, mode="nearest")) if sigma.any() else array

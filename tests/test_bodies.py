@@ -99,3 +99,14 @@ def test_the_brain_of_a_real_scan_is_where_the_data_set_says(shared: Path) -> No
     assert whole.array[tuple(places.T)].mean() > 0.9
     with pytest.raises(InputError, match="sees no brain"):
         brain(Volume(np.zeros((32, 32, 32), np.float32), Grid.regular((32, 32, 32))))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([(0, 1, 2), (1, 2), (0, 2), (0, 1)]))
+def test_holes_are_those_of_scipy(seed: int, axes: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(1, 12, 3)) < rng.uniform(0.3, 0.9)
+    planes = [mask] if len(axes) == 3 else np.moveaxis(mask, 3 - sum(axes), 0)
+    filled = [ndimage.binary_fill_holes(plane) for plane in planes]
+    expected = filled[0] if len(axes) == 3 else np.moveaxis(np.stack(filled), 0, 3 - sum(axes))
+    assert np.array_equal(bodies._without_holes(mask, axes), expected)

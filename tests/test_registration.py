@@ -21,7 +21,7 @@ from medgan.errors import GeometryError, InputError
 from medgan.formats import read
 from medgan.itk import image_of, matrix_of
 from medgan.phantom import Head, head, patient_grid
-from medgan.registration import Registration, register
+from medgan.registration import Registration, found, register
 from medgan.volume import Grid, Volume
 
 Array = npt.NDArray[Any]
@@ -181,6 +181,34 @@ def test_moved_asks_the_moving_image_where_the_matrix_says(turn: Any, shift: Any
     np.testing.assert_allclose(moved.array, there @ (2, -1, 0.5), atol=2e-3)
     assert moved.array.dtype == np.float32
     assert moved.grid.same_as(onto)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.booleans())
+def test_outside_is_where_no_voxel_of_the_moving_image_lies(seed: int, turned: bool) -> None:
+    rng = np.random.default_rng(seed)
+    source, onto = (
+        Grid.regular(
+            rng.integers(1, 12, 3).tolist(),
+            spacing_mm=rng.uniform(0.5, 4, 3).tolist(),
+            origin_mm=rng.uniform(-9, 3, 3).tolist(),
+            direction=Rotation.random(random_state=rng.integers(10**6)).as_matrix() if turned else np.eye(3),
+        )
+        for _ in range(2)
+    )
+    array = np.zeros(onto.shape)
+    found._fill_outside(array, 1, source, onto)
+    index = source.to_index(onto.to_world(np.moveaxis(np.indices(onto.shape), 0, -1)))
+    beyond = (index < -0.5 - 1e-6) | (index > np.array(source.shape) - 0.5 + 1e-6)
+    np.testing.assert_array_equal(array > 0, beyond.any(axis=-1))
+
+
+def test_turning_alone_blurs_nothing() -> None:
+    """A checkerboard of 1 mm, asked for at its own voxel centres through a turned grid of the same voxels."""
+    grid = Grid.regular((21, 21, 21), origin_mm=(-10, -10, -10))
+    array = (np.indices(grid.shape).sum(axis=0) % 2).astype(np.float32)
+    onto = Grid.regular((1, 1, 1), direction=pose((0, 0, 45), (0, 0, 0))[:3, :3], origin_mm=(1, 2, 0))
+    assert Registration(np.eye(4)).moved(Volume(array, grid), onto, outside=0).array.item() == array[11, 12, 10]
 
 
 def test_labels_keep_their_numbers_and_outside_is_what_was_asked_for() -> None:
