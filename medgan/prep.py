@@ -29,6 +29,7 @@ __all__ = [
     "Intensity",
     "Prep",
     "SamplingPrep",
+    "blurred",
     "check",
     "clipped_share",
     "dark_threshold",
@@ -306,7 +307,7 @@ def resample(volume: Volume, grid: Grid, *, order: int = 1) -> Volume:
         return replace(turned, grid=grid)
     to_old = np.linalg.inv(volume.grid.affine) @ grid.affine
     _refuse_apart(volume.grid, grid)
-    smooth = _blurred(volume, grid) if order else volume.array
+    smooth = blurred(volume, grid) if order else volume.array
     array = ndimage.affine_transform(smooth, to_old, output_shape=grid.shape, order=order, mode="nearest")
     return replace(volume, array=array, grid=grid)
 
@@ -402,7 +403,7 @@ def _refuse_apart(seen: Grid, wanted: Grid) -> None:
         raise GeometryError(f"the grids lie {distance:.0f} mm apart: {seen.describe()} and {wanted.describe()}")
 
 
-def _blurred(volume: Volume, grid: Grid) -> Array:
+def blurred(volume: Volume, grid: Grid) -> Array:
     """The array without detail finer than the new voxels, along each of its own axes; turning coarsens nothing."""
     across = volume.grid.direction.T @ grid.direction
     widths = np.sqrt(across**2 @ np.square(grid.spacing_mm))

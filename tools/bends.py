@@ -1,6 +1,6 @@
 """Does a non-rigid registration take a bend out again, and what does it do to images that were not bent?
 
-    pip install itk-elastix
+    pip install 'medgan[elastix]'
     python tools/bends.py DATA [--people 4] [--heads 2] [--widths 60 30 0] [--jobs 1]
 
 FLAIR of nichart's people and CT of phantoms are bent by known smooth fields, without their affine part, and laid back
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import itk
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -32,7 +30,7 @@ from medgan import Grid, Volume, read
 from medgan.itk import array_of, image_of, one_thread, place, simpleitk
 from medgan.metrics import nmi
 from medgan.phantom import head
-from medgan.registration import register
+from medgan.registration import Registration, deform, register
 
 Field = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -40,7 +38,7 @@ Images = tuple[Volume, Volume, Mask]
 Method = Callable[[Volume, Volume, Mask], Field]
 LPS = np.array([-1.0, -1.0, 1.0])
 MEAN_MM, WIDTHS_MM = 3.0, (60.0, 30.0, 0.0)
-AROUND_MM, NODES_MM = 6.0, 24.0
+AROUND_MM = 6.0
 HEADS = Grid.regular((90, 114, 100), spacing_mm=(2, 2, 2), origin_mm=(-89, -113, -99))
 
 
@@ -122,58 +120,16 @@ def cut(volume: Volume) -> Volume:
     return volume.with_array(np.clip(volume.array, *np.percentile(volume.array, [0.2, 99.8])).astype(np.float32))
 
 
-def ranked(volume: Volume, near: Mask) -> Volume:
-    """Values as their ranks near the body: soft tissue gets as many bins as it has voxels."""
-    array = ndimage.gaussian_filter(volume.array.astype(np.float64), 0.5)
-    levels = np.unique(np.quantile(array[near], np.linspace(0, 1, 65)))
-    return volume.with_array(np.interp(array, levels, np.linspace(0, 100, len(levels))).astype(np.float32))
-
-
 def edges(volume: Volume) -> Volume:
     """How steep the values are, from 0 to 1."""
     steep = ndimage.gaussian_gradient_magnitude(cut(volume).array, 1.0)
     return volume.with_array(np.clip(steep / np.percentile(steep, 99), 0, 1).astype(np.float32))
 
 
-def elastix(
-    fixed: Volume, moving: Volume, near: Mask, *, stiffness: float, ranks: bool = False, rounds: int = 200
-) -> Field:
-    """elastix: B-splines, Mattes' mutual information and bending energy, three levels."""
-    itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(1)
-    settings = itk.ParameterObject.New()
-    values = dict(settings.GetDefaultParameterMap("bspline", 3, NODES_MM))
-    values |= {
-        "Metric1Weight": [str(stiffness)],
-        "GridSpacingSchedule": ["4", "2", "1"],
-        "MaximumNumberOfIterations": [str(rounds)],
-        "NumberOfSpatialSamples": ["4000"],
-        "NumberOfHistogramBins": ["32"],
-        "NumberOfSamplesForExactGradient": ["16384"],
-        "RequiredRatioOfValidSamples": ["0.05"],
-        "RandomSeed": ["1"],
-        "ErodeMask": ["false"],
-        "WriteResultImage": ["false"],
-    }
-    settings.AddParameterMap(values)
-    made = [ranked(one, near) if ranks else cut(one) for one in (fixed, moving)]
-    a, b = (itk_image(one) for one in made)
-    mask = itk_image(fixed.with_array(near.astype(np.uint8)))
-    _, found = itk.elastix_registration_method(
-        a, b, parameter_object=settings, fixed_mask=mask, number_of_threads=1, log_to_console=False
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        field = itk.transformix_deformation_field(b, found, output_directory=folder)
-        return np.asarray(np.transpose(itk.array_from_image(field), (2, 1, 0, 3)) * LPS, dtype=np.float64)
-
-
-def itk_image(volume: Volume) -> Any:
-    """ITK's image of a volume, at the same place."""
-    image = itk.image_from_array(np.ascontiguousarray(volume.array.T))
-    axes = LPS[:, None] * volume.grid.affine[:3, :3] / volume.grid.spacing_mm
-    image.SetSpacing(list(volume.grid.spacing_mm))
-    image.SetOrigin((LPS * volume.grid.affine[:3, 3]).tolist())
-    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(axes)))
-    return image
+def elastix(fixed: Volume, moving: Volume, _: Mask, *, stiffness: float) -> Field:
+    """What `medgan.registration` does, more or less stiff."""
+    found = deform(fixed, moving, Registration(np.eye(4)), elastix={"Metric1Weight": stiffness})
+    return np.asarray(found.at(places(fixed.grid)), dtype=np.float64)
 
 
 def splines(fixed: Volume, moving: Volume, near: Mask) -> Field:
@@ -230,8 +186,7 @@ def vectors(sitk: Any, field: Any) -> Field:
 
 METHODS: dict[str, Method] = {
     "elastix, bending energy × 50": partial(elastix, stiffness=50),
-    "elastix, × 500": partial(elastix, stiffness=500),
-    "elastix, × 500, ranks": partial(elastix, stiffness=500, ranks=True),
+    "elastix, bending energy × 500": partial(elastix, stiffness=500),
     "SimpleITK B-spline": splines,
     "SimpleITK demons of edges": demons,
 }

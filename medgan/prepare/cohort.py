@@ -110,6 +110,7 @@ def refuse_missing_libraries(plan: Plan) -> None:
     """
     biased = [f"images.{role}.bias_field" for role, image in plan.images.items() if image.bias_field]
     wanted = dict.fromkeys([*(["registration"] if plan.moved else []), *biased], ("SimpleITK", "registration"))
+    wanted |= {"registration.kind": ("itk", "elastix")} if plan.is_bent else {}
     wanted |= {"mask.source": ("deepbet", "features")} if plan.mask and plan.mask.source == "brain" else {}
     for key, (library, extra) in wanted.items():
         if find_spec(library) is None:

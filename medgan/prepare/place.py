@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medgan.errors import GeometryError
-from medgan.registration import Registration
+from medgan.registration import Registration, Way
 from medgan.volume import Grid, Volume
 
 __all__ = ["around", "common_view", "placed", "spaced"]
@@ -32,7 +32,7 @@ def spaced(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
     return Grid((shape[0], shape[1], shape[2]), affine)
 
 
-def placed(volume: Volume, way: Registration, onto: Grid, *, order: int = 1, outside: float = 0) -> Volume:
+def placed(volume: Volume, way: Way, onto: Grid, *, order: int = 1, outside: float = 0) -> Volume:
     """An image on a grid, interpolated once: float32, or with order 0 in its own type. Untouched where it lies there.
 
     Raises:
@@ -45,7 +45,7 @@ def placed(volume: Volume, way: Registration, onto: Grid, *, order: int = 1, out
     return way.moved(exact, onto, order=order, outside=outside)
 
 
-def common_view(grids: Mapping[str, Grid], ways: Mapping[str, Registration], onto: Grid) -> Any:
+def common_view(grids: Mapping[str, Grid], ways: Mapping[str, Way], onto: Grid) -> Any:
     """(X, Y, Z) bool: where every image was measured; True alone where all reach everywhere."""
     seen: Any = np.True_
     for role, grid in grids.items():

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -70,13 +70,22 @@ class Registering(Settings):
 
     Args:
         roles: which are moved; null for all images but the first.
-        kind: `rigid` (turn and shift) or `affine`.
+        kind: `rigid` (turn and shift), `affine`, or `deformable`: rigid, then bent by elastix, which moves images that
+            are not bent as well, by half a millimetre and more.
         seed: of the voxels that are compared.
+        elastix: its parameters that are to be others, by `deformable`, such as `{Metric1Weight: 50}`: less stiff.
     """
 
     roles: tuple[str, ...] | None = None
-    kind: Literal["rigid", "affine"] = "rigid"
+    kind: Literal["rigid", "affine", "deformable"] = "rigid"
     seed: int = Field(default=0, ge=0)
+    elastix: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _bending(self) -> Registering:
+        if self.elastix and self.kind != "deformable":
+            raise ValueError(f"elastix: these are settings of kind deformable, and this is {self.kind}")
+        return self
 
 
 class Mask(Settings):
@@ -132,6 +141,11 @@ class Plan(Settings):
         if self.registration is None:
             return ()
         return self.registration.roles or tuple(role for role in self.images if role != self.first)
+
+    @property
+    def is_bent(self) -> bool:
+        """Whether a registration bends images."""
+        return self.registration is not None and self.registration.kind == "deformable"
 
     @model_validator(mode="after")
     def _roles(self) -> Plan:

@@ -13,9 +13,9 @@ from medgan.bodies import body, brain, without_background
 from medgan.errors import InputError
 from medgan.prep import Intensity, check
 from medgan.prepare.place import STAYS, around, common_view, placed, spaced
-from medgan.prepare.plan import Image, Plan
+from medgan.prepare.plan import Image, Plan, Registering
 from medgan.prepare.scales import Scale
-from medgan.registration import Registration, register
+from medgan.registration import Way, deform, register
 from medgan.volume import Grid, Volume
 
 __all__ = ["Half", "finished", "halfway"]
@@ -96,7 +96,7 @@ class _Walk:
     read: Volumes
     images: Volumes
     grid: Grid = field(init=False)
-    ways: dict[str, Registration] = field(init=False)
+    ways: dict[str, Way] = field(init=False)
     volumes: dict[str, Volume] = field(default_factory=dict)
     steps: list[Mapping[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -124,8 +124,7 @@ class _Walk:
         for role in self.images:
             if how and role in self.plan.moved and role != self.first:
                 fixed, moving = self.images[self.first], self.images[role]
-                found = register(fixed, moving, kind=how.kind, seed=how.seed)
-                self.ways[role] = found
+                self.ways[role] = found = _found(fixed, moving, how)
                 self.did("register", role=role, fixed=self.first, **found.to_json())
 
     def resample(self) -> None:
@@ -197,6 +196,11 @@ class _Walk:
             self.volumes = {role: volume.crop(start, stop) for role, volume in self.volumes.items()}
             after = self.volumes["mask"].grid.describe()
             self.did("crop", margin_mm=self.plan.crop_mm, start=start, stop=stop, after=after)
+
+
+def _found(fixed: Volume, moving: Volume, how: Registering) -> Way:
+    first = register(fixed, moving, kind="affine" if how.kind == "affine" else "rigid", seed=how.seed)
+    return deform(fixed, moving, first, elastix=how.elastix) if how.kind == "deformable" else first
 
 
 # --- what came in, and what goes out ----------------------------------------------------------------------------------

@@ -1,19 +1,24 @@
-"""Lay one image upon another: rigid or affine, by SimpleITK; none of the optimisation is ours.
+"""Lay one image upon another: rigid or affine by SimpleITK, bent by elastix; none of the optimisation is ours.
 
 World positions are RAS+ mm.
 """
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from medgan.errors import GeometryError
 from medgan.itk import matrix_of, one_thread, simpleitk
+from medgan.registration.deformed import Deformation, deform
 from medgan.registration.found import Kind, Registration, three
 from medgan.registration.search import LEAST_OVERLAP, Scene
 from medgan.volume import Volume
 
-__all__ = ["Registration", "register"]
+__all__ = ["Deformation", "Registration", "Way", "deform", "register"]
+
+Way: TypeAlias = Registration | Deformation
 
 # What a registration may find. Beyond, it is refused: heads and bodies do not lie so on a table.
 _MOST_TURN_DEG, _MOST_SCALING = 50.0, 1.25

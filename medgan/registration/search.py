@@ -20,7 +20,7 @@ from medgan.prep import foreground, resample
 from medgan.registration.found import Array, Matrix, Registration
 from medgan.volume import Grid, Volume
 
-__all__ = ["LEAST_OVERLAP", "Scene"]
+__all__ = ["LEAST_OVERLAP", "Mask", "Scene", "widened"]
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
@@ -70,7 +70,7 @@ class Scene:
         """Of the fixed image only the box of what is looked at is kept."""
         a, b = _working(fixed, "the fixed image"), _working(moving, "the moving image")
         bodies = foreground(a.array), foreground(b.array)
-        looked_at = _widened(bodies[0], a.grid) if mask is None else _given(mask, a.grid)
+        looked_at = widened(bodies[0], a.grid) if mask is None else _given(mask, a.grid)
         if looked_at.sum() * np.prod(a.grid.spacing_mm) < 1000 * _LEAST_ML:
             raise GeometryError(f"there are less than {_LEAST_ML:g} ml of the fixed image to look at")
         window = _box(looked_at)
@@ -112,8 +112,15 @@ class Scene:
         return np.eye(4) if apart < _SAME_MM and self.nmi(matrix) < self.nmi(np.eye(4)) else matrix
 
     def nmi(self, matrix: Matrix) -> float:
-        """Of both at the points; NaN where too few of them are in the moving image."""
-        there = self.points @ matrix[:3, :3].T + matrix[:3, 3]
+        """Of both, the moving one placed by a matrix."""
+        return self.nmi_at(self.points @ matrix[:3, :3].T + matrix[:3, 3])
+
+    def nmi_at(self, there: Matrix) -> float:
+        """Of the fixed image at the points and the moving one `there`; NaN where too few are in it.
+
+        Args:
+            there: (N, 3) world positions, one a point.
+        """
         a, b = _values(self.fixed, self.points), _values(self.moving, there)
         known = np.isfinite(a) & np.isfinite(b)
         least = LEAST_OVERLAP * min(1.0, self.bodies[1].sum() / self.looked_at.sum())
@@ -223,7 +230,8 @@ def _even_grid(grid: Grid) -> Grid:
     return Grid.regular(shape.tolist(), spacing_mm=(_WORKING_MM,) * 3, origin_mm=origin.tolist(), direction=direction)
 
 
-def _widened(body: Mask, grid: Grid) -> Mask:
+def widened(body: Mask, grid: Grid) -> Mask:
+    """A body and what is near it."""
     return np.asarray(ndimage.distance_transform_edt(~body, sampling=grid.spacing_mm) <= _AROUND_BODY_MM)
 
 
