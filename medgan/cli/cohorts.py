@@ -48,8 +48,10 @@ def prepare(
 ) -> None:
     """Register, resample, mask, harmonise: what CONFIG declares, written down case by case."""
     from medgan.prepare import prepare as run
+    from medgan.report.prepare import prepare_report
 
     done = run(table, config, overrides or (), out=out, processes=processes)
+    prepare_report(done, out)
     printed(done.to_json(), "\n".join(done.lines()), as_json)
     raise typer.Exit(done.exit_code)
 

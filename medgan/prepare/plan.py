@@ -72,11 +72,14 @@ class Registering(Settings):
         roles: which are moved; null for all images but the first.
         kind: `rigid` (turn and shift) or `affine`.
         seed: of the voxels that are compared.
+        must_fit: whether a case is refused whose images do not lie upon one another afterwards, as `medgan check` sees
+            it; false tells it in a note: for bellies and pelves, which bend.
     """
 
     roles: tuple[str, ...] | None = None
     kind: Literal["rigid", "affine"] = "rigid"
     seed: int = Field(default=0, ge=0)
+    must_fit: bool = True
 
 
 class Mask(Settings):
