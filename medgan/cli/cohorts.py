@@ -48,9 +48,10 @@ def prepare(
 ) -> None:
     """Register, resample, mask, harmonise: what CONFIG declares, written down case by case."""
     from medgan.prepare import prepare as run
-    from medgan.report.prepare import prepare_report
 
     done = run(table, config, overrides or (), out=out, processes=processes)
+    from medgan.report.prepare import prepare_report  # only now: what it brings along is not held beside the volumes
+
     prepare_report(done, out)
     printed(done.to_json(), "\n".join(done.lines()), as_json)
     raise typer.Exit(done.exit_code)

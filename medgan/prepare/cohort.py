@@ -60,7 +60,7 @@ MADE, KEPT, REFUSED = "prepared", "unchanged", "refused"
 FAILED = (MedganError, OSError, RuntimeError, MemoryError)  # ITK tells by a RuntimeError what it cannot do
 _HALVES, _LOCK = ".halfway", ".lock"
 _RESERVED = (TABLE, SETTINGS, SUMMARY, SCALES, PAGE)
-_ANEW = "its files, the settings or the version of medgan have changed"
+_ANEW = "its files, the settings, what is learnt from train, or the version of medgan have changed"
 
 
 @dataclass(frozen=True)
