@@ -26,7 +26,7 @@ def corrected(
     volume: Volume,
     mask: Volume | None = None,
     *,
-    rounds: Sequence[int] = (40, 30, 20),
+    rounds: Sequence[int] = (30, 20, 15),
     mesh_mm: float = 200.0,
 ) -> Volume:
     """The image divided by its smooth field, which is found at 6 mm and applied at full resolution.

@@ -24,7 +24,7 @@ from medgan.processes import copies
 from medgan.progress import track
 from medgan.volume import Grid, Volume
 
-__all__ = ["Checked", "CheckedCase", "check", "examined"]
+__all__ = ["Checked", "CheckedCase", "check", "examined", "pose_faults"]
 
 MOST_SHIFT_MM, MOST_TURN_DEG = 2.0, 2.0
 MOST_DISAGREEMENT_MM, LEAST_MIRROR_GAIN = 2.5, 0.25
@@ -154,7 +154,7 @@ def _pair(images: Mapping[str, Volume], first: str, role: str) -> _Pair:
     except InputError as error:
         doubt = Fault("not judged", f"{names}: {error}", "look at them", excludes=False)
         return role, overlap, None, None, [*faults, doubt]
-    of_pose = list(_of_pose(pose, names))
+    of_pose = list(pose_faults(pose, names))
     cut = [] if any(fault.kind in ("shifted", "mirrored") for fault in of_pose) else _of_cut(uncovered, names)
     return role, overlap, uncovered, pose, [*faults, *of_pose, *cut]
 
@@ -195,7 +195,13 @@ def _of_cut(uncovered: float, names: str) -> Iterator[Fault]:
         yield Fault("cut", reason, "crop both to what they share, or give a mask of it")
 
 
-def _of_pose(pose: Misalignment, names: str) -> Iterator[Fault]:
+def pose_faults(pose: Misalignment, names: str) -> Iterator[Fault]:
+    """What two images that should lie upon one another give reason to doubt.
+
+    Args:
+        pose: how they lie.
+        names: of both, as a sentence has them.
+    """
     if pose.mirror_gain > LEAST_MIRROR_GAIN:
         reason = f"{names} fit better if one is mirrored left to right ({pose.mirror_gain:+.0%} of information)"
         yield Fault("mirrored", reason, "look which one has the wrong orientation in its header, and correct that")

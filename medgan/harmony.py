@@ -168,7 +168,14 @@ class Nyul(Settings):
             GeometryError: if a mask lies on another grid than its volume.
             InputError: for fewer than three volumes; where landmarks coincide, as in a mask full of zeros.
         """
-        rows = [self._landmarks(_inside(volume, mask)) for volume, mask in zip(volumes, masks, strict=True)]
+        return self.fitted_to([self.landmarks(volume, mask) for volume, mask in zip(volumes, masks, strict=True)])
+
+    def fitted_to(self, rows: Sequence[Values]) -> Nyul:
+        """As `fitted`, of the landmarks of each volume.
+
+        Raises:
+            InputError: for fewer than three volumes.
+        """
         if len(rows) < _LEAST_VOLUMES:
             raise InputError(f"a standard scale needs at least {_LEAST_VOLUMES} volumes; seen {len(rows)}")
         ends = [(row - row[0]) / (row[-1] - row[0]) * 100 for row in rows]
@@ -183,7 +190,7 @@ class Nyul(Settings):
         """
         if self.scale is None:
             raise InputError("Nyúl's method learns its scale from a cohort: call fitted(volumes, masks) first")
-        seen, scale = self._landmarks(_inside(volume, mask)), np.array(self.scale)
+        seen, scale = self.landmarks(volume, mask), np.array(self.scale)
         array = volume.without_padding().array.astype(np.float64)
         found = np.interp(array, seen, scale)
         slopes = np.diff(scale)[[0, -1]] / np.diff(seen)[[0, -1]]
@@ -194,8 +201,14 @@ class Nyul(Settings):
         """The state in plain numbers."""
         return self.model_dump(mode="json")
 
-    def _landmarks(self, values: Values) -> Values:
-        found = np.percentile(values, self.percentiles)
+    def landmarks(self, volume: Volume, mask: Volume) -> Values:
+        """The percentiles of an image in its mask.
+
+        Raises:
+            GeometryError: if the mask lies on another grid.
+            InputError: where they coincide, as in a mask full of zeros.
+        """
+        found = np.percentile(_inside(volume, mask), self.percentiles)
         if min(np.diff(found)) <= _SPREAD * float(np.abs(found).max()):
             raise InputError(
                 "percentiles of the image coincide in the mask; is it full of zeros, or of few grey levels?"

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
+from medgan import bodies
 from medgan.bodies import body, brain, without_background
 from medgan.errors import GeometryError, InputError
 from medgan.formats import read

@@ -36,6 +36,7 @@ from medgan.prepare import prepare
 from medgan.prepare.place import STAYS, around, placed, spaced
 from medgan.prepare.plan import Plan, dump, load
 from medgan.prepare.way import finished, halfway
+from medgan.report.prepare import prepare_report
 from medgan.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +59,7 @@ def cohort(scans: Path) -> Path:
     """It, prepared."""
     done = prepare(scans / "cases.csv", scans / "plan.yaml", out=scans / "out")
     assert done.exit_code == 0, list(done.lines())
+    prepare_report(done, scans / "out")
     return scans / "out"
 
 
@@ -341,7 +343,8 @@ def test_a_second_run_does_nothing(scans: Path, cohort: Path) -> None:
 
 
 def test_several_processes_make_the_same_bytes(scans: Path, cohort: Path, tmp_path: Path) -> None:
-    prepare(scans / "cases.csv", scans / "plan.yaml", out=tmp_path / "out", processes=3)
+    done = prepare(scans / "cases.csv", scans / "plan.yaml", out=tmp_path / "out", processes=3)
+    prepare_report(done, tmp_path / "out")
     assert content(tmp_path / "out") == content(cohort)
 
 
@@ -356,9 +359,7 @@ def test_other_settings_files_and_cases_are_seen(own: Path) -> None:
     other = medgan(*command, "crop_mm=20")
     assert other.out == f"5 prepared: {home / 'cases.csv'}\n"
     assert "was prepared with other settings" in other.err
-    assert (
-        "files, the settings or the version of medgan" in prepare(table, plan, ["crop_mm=15"], out=home).cases[0].reason
-    )
+    assert "its files, the settings" in prepare(table, plan, ["crop_mm=15"], out=home).cases[0].reason
     write_cases(read_cases(table)[1:], table)
     fewer = medgan(*command, "crop_mm=15")
     assert "no longer in the table, and left as they are: p0" in fewer.out

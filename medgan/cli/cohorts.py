@@ -50,6 +50,9 @@ def prepare(
     from medgan.prepare import prepare as run
 
     done = run(table, config, overrides or (), out=out, processes=processes)
+    from medgan.report.prepare import prepare_report  # only now: what it brings along is not held beside the volumes
+
+    prepare_report(done, out)
     printed(done.to_json(), "\n".join(done.lines()), as_json)
     raise typer.Exit(done.exit_code)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 from scipy.special import ndtr, ndtri
 
 from medgan.errors import InputError
@@ -225,10 +224,12 @@ def rank_stability(badness: npt.ArrayLike, *, seed: int = 0, resamples: int = RE
     table = np.asarray(badness, dtype=np.float64)
     if table.ndim != 2 or not table.size or np.isnan(table).any():
         raise InputError(f"a ranking needs a number for each patient and method; seen shape {table.shape} or a NaN")
-    ranks = stats.rankdata(rounded(table, table), axis=1)
-    observed = stats.rankdata(ranks.sum(axis=0), method="min").astype(int)
+    from scipy.stats import rankdata
+
+    ranks = rankdata(rounded(table, table), axis=1)
+    observed = rankdata(ranks.sum(axis=0), method="min").astype(int)
     blocks = draws(len(table), seed=seed, resamples=resamples)
-    resampled = np.concatenate([stats.rankdata(block @ ranks, method="min", axis=1) for block in blocks]).astype(int)
+    resampled = np.concatenate([rankdata(block @ ranks, method="min", axis=1) for block in blocks]).astype(int)
     places = range(1, table.shape[1] + 1)
     return Ranking(
         mean_rank=tuple(float(rank) for rank in ranks.mean(axis=0)),

@@ -7,6 +7,7 @@ cases.csv            as the table that came in, without the cases that could not
 CASE/                its images, what was done to them, a picture: see `medgan.prepare.records`
 prepare.yaml         the settings, every default written out; with harmonisation.json the way for new patients
 prepare.json         what became of each case
+report.html          all cases on one page, worst first, where `medgan prepare` was typed: `medgan.report.prepare`
 harmonisation.json   what was learnt of the cases in train, where values are harmonised
 ```
 

@@ -40,6 +40,7 @@ from medgan.volume import Volume
 __all__ = [
     "KEPT",
     "MADE",
+    "PAGE",
     "REFUSED",
     "SUMMARY",
     "TABLE",
@@ -54,11 +55,12 @@ __all__ = [
 ]
 
 TABLE, SETTINGS, SUMMARY, SCALES = "cases.csv", "prepare.yaml", "prepare.json", "harmonisation.json"
+PAGE = "report.html"  # written by the command line, not from here
 MADE, KEPT, REFUSED = "prepared", "unchanged", "refused"
 FAILED = (MedganError, OSError, RuntimeError, MemoryError)  # ITK tells by a RuntimeError what it cannot do
 _HALVES, _LOCK = ".halfway", ".lock"
-_RESERVED = (TABLE, SETTINGS, SUMMARY, SCALES)
-_ANEW = "its files, the settings or the version of medgan have changed"
+_RESERVED = (TABLE, SETTINGS, SUMMARY, SCALES, PAGE)
+_ANEW = "its files, the settings, what is learnt from train, or the version of medgan have changed"
 
 
 @dataclass(frozen=True)

@@ -73,12 +73,15 @@ class Registering(Settings):
         kind: `rigid` (turn and shift), `affine`, or `deformable`: rigid, then bent by elastix, which moves images that
             are not bent as well, by half a millimetre and more.
         seed: of the voxels that are compared.
+        must_fit: whether a case is refused whose images do not lie upon one another afterwards, as `medgan check` sees
+            it; false tells it in a note: for bellies and pelves, which bend.
         elastix: its parameters that are to be others, by `deformable`, such as `{Metric1Weight: 50}`: less stiff.
     """
 
     roles: tuple[str, ...] | None = None
     kind: Literal["rigid", "affine", "deformable"] = "rigid"
     seed: int = Field(default=0, ge=0)
+    must_fit: bool = True
     elastix: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -32,7 +32,18 @@ from medgan.formats.sidecar import sidecar_path
 from medgan.prepare.way import Half
 from medgan.results import sha256_of
 
-__all__ = ["PROVENANCE", "SCHEMA", "Source", "is_whole", "read_provenance", "sources_of", "take_half", "write_case"]
+__all__ = [
+    "PICTURE",
+    "PROVENANCE",
+    "SCHEMA",
+    "Source",
+    "is_whole",
+    "read_half",
+    "read_provenance",
+    "sources_of",
+    "take_half",
+    "write_case",
+]
 
 SCHEMA = "medgan.provenance/1"
 PROVENANCE, PICTURE = "provenance.json", "before_after.png"

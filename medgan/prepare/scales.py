@@ -53,18 +53,31 @@ def unfitted(plan: Plan) -> list[str]:
 
 
 def fitted_scales(plan: Plan, learnt: Mapping[str, Learnt], keys: Sequence[str] = ()) -> Scales:
-    """The scales of a plan, learnt from cases where that is needed.
+    """The scales of a plan, learnt from cases where that is needed; from one that cannot be used nothing is learnt.
 
     Raises:
-        InputError: if the cases are too few, or one cannot be used; the role is named.
+        InputError: if the cases are too few; the role is named.
     """
     scales: dict[str, Scale] = dict(plan.harmonised)
-    for role, cases in learnt.items():
-        try:
-            scales[role] = scales[role].fitted(*cases())
-        except InputError as error:
-            raise InputError(f"images.{role}.harmonise: {error} (learnt from the cases of the split train)") from None
+    for role, method in plan.harmonised.items():
+        if role in learnt and isinstance(method, Nyul):
+            scales[role] = _learnt(method, role, learnt[role])
     return Scales(scales, keys)
+
+
+def _learnt(method: Nyul, role: str, cases: Learnt) -> Nyul:
+    rows, reasons = [], []
+    for volume, mask in zip(*cases(), strict=True):
+        try:
+            rows.append(method.landmarks(volume, mask))
+        except InputError as error:
+            reasons.append(str(error))
+    try:
+        return method.fitted_to(rows)
+    except InputError as error:
+        left_out = f"; of {len(reasons)} nothing could be learnt: {reasons[0]}" if reasons else ""
+        told = f"images.{role}.harmonise: {error}{left_out} (learnt from the cases of the split train)"
+        raise InputError(told) from None
 
 
 def read_scales(path: Path, plan: Plan) -> Scales:

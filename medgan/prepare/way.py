@@ -10,11 +10,12 @@ import numpy as np
 
 from medgan.bias import corrected
 from medgan.bodies import body, brain, without_background
-from medgan.errors import InputError
+from medgan.errors import GeometryError, InputError
 from medgan.prep import Intensity, check
 from medgan.prepare.place import STAYS, around, common_view, placed, spaced
 from medgan.prepare.plan import Image, Plan, Registering
 from medgan.prepare.scales import Scale
+from medgan.prepare.verify import verified
 from medgan.registration import Way, deform, register
 from medgan.volume import Grid, Volume
 
@@ -125,7 +126,21 @@ class _Walk:
             if how and role in self.plan.moved and role != self.first:
                 fixed, moving = self.images[self.first], self.images[role]
                 self.ways[role] = found = _found(fixed, moving, how)
-                self.did("register", role=role, fixed=self.first, **found.to_json())
+                after = self._fitting(role, must=how.must_fit)
+                self.did("register", role=role, fixed=self.first, **found.to_json(), verified=after)
+
+    def _fitting(self, role: str, *, must: bool) -> dict[str, Any] | None:
+        """How a registered image lies now, seen by another search; a case whose images do not fit is refused."""
+        names = f"{self.first} and {role}"
+        seen = verified(self.images[self.first], self.ways[role].carried(self.images[role]), names)
+        if seen.doubts and must:
+            raise GeometryError(
+                f"the registration failed: {'; '.join(seen.doubts)}. Are these images of one patient, none mirrored? "
+                "Leave the case out; where anatomy bends, set registration.must_fit=false"
+            )
+        self.notes.extend(f"after registration, {doubt}" for doubt in seen.doubts)
+        self.notes.extend([f"whether {names} fit could not be seen: {seen.unseen}"] if seen.unseen else [])
+        return seen.to_json()
 
     def resample(self) -> None:
         """Everything onto the grid, once: images linearly, labels by the nearest voxel."""

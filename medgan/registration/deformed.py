@@ -75,6 +75,10 @@ class Deformation:
         lengths = np.linalg.norm(self.vectors_mm, axis=-1)
         return float(lengths.mean()), float(lengths.max())
 
+    def carried(self, volume: Volume) -> Volume:
+        """A moving image in the fixed one's world, in voxels like its own; lowest where it had none."""
+        return self.moved(volume, self.start.carried(volume).grid, outside=float(volume.array.min()))
+
     def moved(self, volume: Volume, onto: Grid, *, order: int = 1, outside: float) -> Volume:
         """A moving image in the place of the fixed one, interpolated once.
 
@@ -95,7 +99,7 @@ class Deformation:
             [2.0, 3.0, -1.0]
         """
         source = volume.without_padding()
-        placed = replace(source, grid=_placed(source.grid, self.start))
+        placed = self.start.carried(source)
         values = blurred(placed, onto) if order else source.array
         array = np.empty(onto.shape, dtype=np.float32 if order else values.dtype)
         for part, at in _slabs(onto):
@@ -146,8 +150,7 @@ def deform(fixed: Volume, moving: Volume, start: Registration, *, elastix: Mappi
         Klein et al. 2010, IEEE TMI 29(1); Rueckert et al. 1999, IEEE TMI 18(8).
     """
     itk = _library()
-    placed = replace(moving, grid=_placed(moving.grid, start))
-    scene = Scene.of(simpleitk(), fixed, placed, None, start.seed)
+    scene = Scene.of(simpleitk(), fixed, start.carried(moving), None, start.seed)
     vectors, maps = _bent(itk, scene, _parameters(itk, elastix, start.seed))
     bend = Deformation(start, vectors, scene.fixed.grid, maps=maps, version=version("itk-elastix"))
     volumes = _volumes(vectors, scene.fixed.grid)[scene.looked_at]
@@ -235,11 +238,6 @@ def _ranked(volume: Volume, near: Mask) -> Volume:
     array = ndimage.gaussian_filter(volume.array.astype(np.float64), 0.5)
     levels = np.unique(np.quantile(array[near], np.linspace(0, 1, _NUM_RANKS)))
     return volume.with_array(np.interp(array, levels, np.linspace(0, 100, len(levels))).astype(np.float32))
-
-
-def _placed(grid: Grid, start: Registration) -> Grid:
-    """Where a moving grid lies in the fixed image's world."""
-    return Grid(grid.shape, np.linalg.inv(start.matrix) @ grid.affine)
 
 
 def _volumes(vectors: Vectors, grid: Grid) -> Matrix:

@@ -56,6 +56,10 @@ class Registration:
         """Rotation vector about these three axes, degrees, by the right-hand rule; an affine's without its stretch."""
         return three(np.degrees(Rotation.from_matrix(polar(self.matrix[:3, :3])[0]).as_rotvec()))
 
+    def carried(self, volume: Volume) -> Volume:
+        """A moving image whose voxels are where they belong in the fixed one's world; none is interpolated."""
+        return replace(volume, grid=Grid(volume.grid.shape, np.linalg.inv(self.matrix) @ volume.grid.affine))
+
     def moved(self, volume: Volume, onto: Grid, *, order: int = 1, outside: float) -> Volume:
         """A moving image in the place of the fixed one, interpolated once.
 
@@ -79,7 +83,7 @@ class Registration:
             [2.0, 3.0, -1.0]
         """
         source = volume.without_padding()
-        placed = replace(source, grid=Grid(source.grid.shape, np.linalg.inv(self.matrix) @ source.grid.affine))
+        placed = self.carried(source)
         found = resample(placed, onto, order=order)
         array = np.array(found.array, dtype=np.float32 if order else source.array.dtype)
         if order > 1:

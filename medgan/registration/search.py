@@ -29,7 +29,7 @@ _WORKING_MM = 2.0
 _NUM_BINS = 32
 _AROUND_BODY_MM = 8.0
 _CLIPPED_PERCENT = 0.2
-_SAME_MM = 1.0
+_NEAR_MM = 5.0
 _LEAST_ML = 16.0
 _NUM_POINTS = 100_000
 _LARGE = 1_000_000
@@ -107,9 +107,9 @@ class Scene:
         return self._executed(way)
 
     def no_worse(self, matrix: Matrix) -> Matrix:
-        """The images as they lie, where a result next to that tells less: they lay right before."""
+        """The images as they lie, where a result near that tells less: both are one peak, and they lay right."""
         apart = np.linalg.norm(self.points @ matrix[:3, :3].T + matrix[:3, 3] - self.points, axis=1).max()
-        return np.eye(4) if apart < _SAME_MM and self.nmi(matrix) < self.nmi(np.eye(4)) else matrix
+        return np.eye(4) if apart < _NEAR_MM and self.nmi(matrix) < self.nmi(np.eye(4)) else matrix
 
     def nmi(self, matrix: Matrix) -> float:
         """Of both, the moving one placed by a matrix."""

@@ -14,7 +14,7 @@ __all__ = ["write_page"]
 
 
 def write_page(path: Path | str, template: str, **content: Any) -> Path:
-    """Write a page; the same content gives the same page.
+    """Write a page; the same content gives the same page, and one that is there is not touched.
 
     Args:
         path: of the file.
@@ -28,8 +28,10 @@ def write_page(path: Path | str, template: str, **content: Any) -> Path:
         OutputError: if the place cannot be written.
     """
     page = _environment().get_template(template).render(version=__version__, **content)
-    with replacing(Path(path)) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
+    told = page.encode("utf-8", errors="backslashreplace")  # names of files need not be text
+    if not Path(path).is_file() or Path(path).read_bytes() != told:
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(told)
     return Path(path)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -123,6 +124,7 @@ def main() -> None:
     _, idle = fresh(ALONE)
     rows = [["round", "CPU s", "peak MB", "of the volumes", "with imports"]]
     for number in range(args.rounds):
+        shutil.rmtree(work / f"out{number}", ignore_errors=True)  # of an earlier measurement, which would be kept
         cpu, peak = fresh(PREPARES, table, work / "plan.yaml", work / f"out{number}")
         rows.append(
             [str(number), f"{cpu:.1f}", f"{peak / 1e6:.0f}", f"{(peak - idle) / both:.2f}", f"{peak / both:.2f}"]
