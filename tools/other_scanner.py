@@ -35,8 +35,8 @@ from medgan.tables import columns
 
 TRAINED, LGG, OPENMS = "nichart_t1_flair_3d2mm", "NC_lgg_t1_flair_t1c_2d128", "openms_cross_mni2mm"
 HARMONISED = ("percentile", "zscore", "nyul")  # white stripe refuses half of these T1
-RAW, MEDIAN, GAMMA = "raw numbers", "median", "median, gamma"
-WAYS = (RAW, MEDIAN, GAMMA, *HARMONISED)
+RAW, MEDIAN, GAMMA = "raw numbers", "median", ", gamma"  # the source's curve drawn anew for each patch of training
+WAYS = (RAW, MEDIAN, MEDIAN + GAMMA, *HARMONISED, "percentile" + GAMMA)
 METHODS = {"supervised": "net", "monotone intensity map": "map"}
 
 
@@ -68,7 +68,8 @@ def stripped_brain(volume: Volume) -> Volume:
 def prepared(table: Path, way: str, place: Path) -> Path:
     """Brains alone; the source harmonised, unless the way does without."""
     image = {"modality": "MR", "background": 0}
-    source = {**image, "harmonise": {"name": way} if way in HARMONISED else None}
+    harmonised = way.removesuffix(GAMMA) in HARMONISED
+    source = {**image, "harmonise": {"name": way.removesuffix(GAMMA)} if harmonised else None}
     settings = place / "plan.yaml"
     place.mkdir(exist_ok=True)
     settings.write_text(yaml.safe_dump({"images": {"a": source, "b": image}, "mask": {"source": "given"}}))
@@ -85,10 +86,11 @@ def source_range(table: Path) -> list[float]:
 def scored(table: Path, way: str, place: Path, steps: int) -> dict[str, list[Row]]:
     """Rows of the held-out cases by method: the net's, and those of maps fitted on the same training cases."""
     window = "times_median: [0, 2.5]" if way.startswith(MEDIAN) else f"range: {source_range(table)}"
-    unit = f"normalised:{way}" if way in HARMONISED else "a.u."
+    scale = way.removesuffix(GAMMA)
+    unit = f"normalised:{scale}" if scale in HARMONISED else "a.u."
     prep = f'prep={{a: {{modality: MR, unit: "{unit}", {window}}}, b: {{modality: MR, times_median: [0, 2.5]}}}}'
     schedule = [f"train.{key}={steps}" for key in ("steps", "validate_every", "checkpoint_every")]
-    settings = [*SETTINGS, "augment.gamma=0.5"] if way == GAMMA else SETTINGS
+    settings = [*SETTINGS, "augment.gamma=0.5"] if way.endswith(GAMMA) else SETTINGS
     run = train(CONFIG, [f"cases={table}", prep, *settings, *schedule], out=place / "run", device="cpu")
     return study(run, place / "made", device="cpu").results
 
