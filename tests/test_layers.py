@@ -22,7 +22,7 @@ ROWS = [
     {"bias", "harmony", "layouts", "leaks", "splits", "artefacts", "outliers", "registration"},
     {"findings"},
     {"models", "check", "inspect", "lint", "convert", "deidentify", "index", "match", "phantom", "pull", "push"},
-    {"scoring", "gamma"},
+    {"scoring", "gamma", "phantoms"},
     {"scans", "jitter", "ledger", "diagram", "board", "results", "featured"},
     {"data", "likeness", "prepare", "export_cohort"},
     {"config", "sliding", "transforms", "views"},
