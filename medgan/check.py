@@ -118,9 +118,10 @@ def _refuse_unknown(hu: Sequence[str], cases: Sequence[Case], table: Path) -> No
         raise CasesError(f"{table}: has no role {', '.join(unknown)} to be in HU (seen: {', '.join(roles)})")
 
 
-def _badness(case: CheckedCase) -> tuple[int, int, float, str]:
+def _badness(case: CheckedCase) -> tuple[bool, int, int, float, str]:
     excluding = sum(fault.excludes for fault in case.faults)
-    return -excluding, -len(case.faults), -case.pose.distance_mm if case.pose else 0.0, case.name
+    beyond_repair = case.is_excluded and not case.is_mendable
+    return not beyond_repair, -excluding, -len(case.faults), -case.pose.distance_mm if case.pose else 0.0, case.name
 
 
 def _read_and_examined(case: Case, hu: Sequence[str]) -> CheckedCase:

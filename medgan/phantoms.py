@@ -32,6 +32,7 @@ CENTRE_MM = np.array([0.0, -10.0, 10.0])  # of a head: it turns about this place
 EXPORT_OFFSET = 1024  # of a CT whose rescale intercept was lost on the way
 SHIFT_MM = 9.0
 COUCH_MM = (-149.0, -133.0)  # below and above, seen from the patient's front
+COUCH_WIDTH_MM = 200.0
 ENHANCED = (Tissue.LESION, Tissue.BLOOD, Tissue.MUCOSA)
 
 
@@ -195,10 +196,10 @@ def _flair_grid(rng: np.random.Generator) -> Grid:
 
 def _couch(grid: Grid) -> npt.NDArray[np.float32]:
     """(X, Y, Z) HU of a table of foam between two plates."""
-    y = grid.to_world(np.stack(np.indices(grid.shape), axis=-1))[..., 1]
+    x, y, _ = np.moveaxis(grid.to_world(np.stack(np.indices(grid.shape), axis=-1)), -1, 0)
     low, high = COUCH_MM
-    is_plate = (np.abs(y - low) < 1.5) | (np.abs(y - high) < 1.5)
-    return np.select([is_plate, (y > low) & (y < high)], [120, -900], -1024).astype(np.float32)
+    is_wide, is_plate = np.abs(x) < COUCH_WIDTH_MM / 2, (np.abs(y - low) < 1.5) | (np.abs(y - high) < 1.5)
+    return np.select([is_wide & is_plate, is_wide & (y > low) & (y < high)], [120, -900], -1024).astype(np.float32)
 
 
 # --- layouts ----------------------------------------------------------------------------------------------------------

@@ -91,6 +91,7 @@ def prepare(
     overrides: Sequence[str] = (),
     *,
     out: Path | str,
+    exclude: Path | str | None = None,
     processes: int = 1,
 ) -> Prepared:
     """Prepare every case of a table, as a config declares; what is wrong with one case does not stop the others.
@@ -103,6 +104,8 @@ def prepare(
             was trained on.
         overrides: `dotted.key=value`.
         out: a new folder, or one that a preparation has begun.
+        exclude: a list of cases to leave out, such as `exclude.csv` of `medgan check`; those of it that a preparation
+            mends are prepared.
         processes: cases that are prepared at once.
 
     Raises:
@@ -112,7 +115,8 @@ def prepare(
         OutputError: if the folder cannot be written, or holds something else.
     """
     plan, home = load(Path(config), overrides), Path(out)
-    cases = read_cases(Path(table), required=(), present=False)
+    without = Path(exclude) if exclude else None
+    cases = read_cases(Path(table), required=(), exclude=without, to_prepare=True, present=False)
     _refuse_undeclared(plan, cases, Path(table))
     refuse_missing_libraries(plan)
     with claimed(home, plan):

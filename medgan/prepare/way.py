@@ -11,6 +11,7 @@ import numpy as np
 from medgan.bias import corrected
 from medgan.bodies import body, brain, without_background
 from medgan.errors import InputError
+from medgan.plausible import doubts
 from medgan.prep import Intensity, check
 from medgan.prepare.place import STAYS, around, common_view, placed, spaced
 from medgan.prepare.plan import Image, Plan
@@ -23,6 +24,7 @@ __all__ = ["Half", "finished", "halfway"]
 Volumes = Mapping[str, Volume]
 AIR_HU = -1000.0
 _MUCH_LOST = 0.05
+_WRONG_SCALES = ("offset", "scaled")  # in HU: body, air and clipping are found by them, and hide them afterwards
 _FOUND_BY = {"body": body, "brain": brain}
 
 
@@ -205,7 +207,12 @@ class _Walk:
 def _believed(volume: Volume, image: Image, role: str) -> Volume:
     """The volume, holding what the plan says, unless it says otherwise itself."""
     check(volume, Intensity(modality=image.modality, unit=image.unit, times_median=(0, 1)), role)
-    return replace(volume, unit=image.unit, modality=image.modality).without_padding()
+    believed = replace(volume, unit=image.unit, modality=image.modality).without_padding()
+    if believed.unit == "HU" and np.isfinite(believed.array).all():
+        for fault in doubts(believed, role):
+            if fault.kind in _WRONG_SCALES:
+                raise InputError(f"{fault.reason}; {fault.remedy}")
+    return believed
 
 
 def _refuse_useless(images: Volumes, plan: Plan) -> None:
