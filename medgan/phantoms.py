@@ -142,9 +142,7 @@ class _Patient:
         moved = (motion @ [*CENTRE_MM, 1])[:3] - CENTRE_MM
         turn = np.degrees(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1, 1)))
         fault = {0: "another person's", 1: f"HU + {EXPORT_OFFSET}" if is_ct else ""}.get(self.from_end, "")
-        right, front, up, distance, turned = (
-            round(float(value), 2) for value in (*moved, np.linalg.norm(moved), turn)
-        )
+        right, front, up, distance, turned = (round(float(value), 2) for value in (*moved, np.linalg.norm(moved), turn))
         return Planted(name, image, right, front, up, distance, turned, fault)
 
 
@@ -196,7 +194,7 @@ def _flair_grid(rng: np.random.Generator) -> Grid:
 
 def _couch(grid: Grid) -> npt.NDArray[np.float32]:
     """(X, Y, Z) HU of a table of foam between two plates."""
-    x, y, _ = np.moveaxis(grid.to_world(np.stack(np.indices(grid.shape), axis=-1)), -1, 0)
+    x, y, _ = np.moveaxis(grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1)), -1, 0)
     low, high = COUCH_MM
     is_wide, is_plate = np.abs(x) < COUCH_WIDTH_MM / 2, (np.abs(y - low) < 1.5) | (np.abs(y - high) < 1.5)
     return np.select([is_wide & is_plate, is_wide & (y > low) & (y < high)], [120, -900], -1024).astype(np.float32)

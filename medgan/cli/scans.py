@@ -267,4 +267,6 @@ def phantoms(
     """Made-up patients as scanners leave them: not registered, faults among them, and a list of what was planted."""
     from medgan.phantoms import phantoms as run
 
-    typer.echo(f"{run(out, layout=layout, num=num, seed=seed)}: {num} patients; planted.csv beside it says what is wrong")
+    typer.echo(
+        f"{run(out, layout=layout, num=num, seed=seed)}: {num} patients; planted.csv beside it says what is wrong"
+    )
