@@ -45,17 +45,17 @@ def said(command: list[str], folder: Path) -> list[str]:
     return [line for line in (done.stderr + done.stdout).splitlines() if line and not PROGRESS.match(line)]
 
 
+def parted(line: str) -> tuple[str, list[float]]:
+    """A line without its numbers and the width of its columns, and the numbers."""
+    return " ".join(NUMBER.sub("#", line).split()), [float(number) for number in NUMBER.findall(line)]
+
+
 def assert_alike(seen: list[str], shown: list[str]) -> None:
     """The same lines in any order, but for numbers that are nearly equal."""
-    bare_seen, bare_shown = (sorted(lines, key=lambda line: NUMBER.sub("#", line)) for lines in (seen, shown))
-    assert [NUMBER.sub("#", line) for line in bare_seen] == [NUMBER.sub("#", line) for line in bare_shown]
-    if seen != shown:
-        pairs = [
-            (float(one), float(other))
-            for a, b in zip(sorted(seen), sorted(shown), strict=True)
-            for one, other in zip(NUMBER.findall(a), NUMBER.findall(b), strict=True)
-        ]
-        assert all(abs(one - other) <= max(NEAR, SHARE * abs(other)) for one, other in pairs), (seen, shown)
+    ours, theirs = sorted(map(parted, seen)), sorted(map(parted, shown))
+    assert [words for words, _ in ours] == [words for words, _ in theirs]
+    for (words, mine), (_, wanted) in zip(ours, theirs, strict=True):
+        assert all(abs(a - b) <= max(NEAR, SHARE * abs(b)) for a, b in zip(mine, wanted, strict=True)), (words, mine)
 
 
 @pytest.mark.slow

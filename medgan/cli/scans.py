@@ -267,6 +267,5 @@ def phantoms(
     """Made-up patients as scanners leave them: not registered, faults among them, and a list of what was planted."""
     from medgan.phantoms import phantoms as run
 
-    typer.echo(
-        f"{run(out, layout=layout, num=num, seed=seed)}: {num} patients; planted.csv beside it says what is wrong"
-    )
+    folder = run(out, layout=layout, num=num, seed=seed)
+    typer.echo(f"{folder}: {num} patients; {folder / 'planted.csv'} says what is wrong with them")

@@ -78,5 +78,5 @@ def mr_table() -> Array:
 
 
 def flair_table() -> Array:
-    """(22,) FLAIR signal of each tissue, by label: water is dark, the lesion bright, grey matter brighter than white."""
+    """(22,) FLAIR signal of each tissue, by label: water dark, the lesion bright, grey matter brighter than white."""
     return np.array([_SEEN[tissue][2] for tissue in Tissue], np.float32)
