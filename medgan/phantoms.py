@@ -91,7 +91,7 @@ def phantoms(out: Path | str, *, layout: str = "dicom", num: int = 12, seed: int
         raise InputError(f"{num} patients, seed {seed}: give {FEWEST} to {MOST} patients and a seed of 0 or more")
     with replacing(Path(out)) as temporary:
         temporary.mkdir()
-        patients = [_Patient(number, num, seed) for number in range(1, num + 1)]
+        patients = [Patient(number, num, seed) for number in range(1, num + 1)]
         planted = [one for each in track(patients, "phantoms") for one in LAYOUTS[layout](temporary, each)]
         _write_planted(planted, temporary / "planted.csv")
         if layout == "bids":
@@ -108,7 +108,7 @@ def _write_planted(planted: list[Planted], path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Patient:
+class Patient:
     """One of `num`, counted from 1."""
 
     number: int
@@ -203,7 +203,7 @@ def _couch(grid: Grid) -> npt.NDArray[np.float32]:
 # --- layouts ----------------------------------------------------------------------------------------------------------
 
 
-def _write_dicom(folder: Path, patient: _Patient) -> Iterator[Planted]:
+def _write_dicom(folder: Path, patient: Patient) -> Iterator[Planted]:
     """All files of both studies in one folder, numbered, as an archive sends them."""
     name, disc = f"PHANTOM{patient.number:02d}", folder / f"disc{patient.number:02d}"
     grid, motion = patient_grid(patient.seed, patient.number), _motion(patient.rng(1))
@@ -239,7 +239,7 @@ def _subject(name: str, description: str, day: int, seed: int) -> Subject:
     )
 
 
-def _write_bids(folder: Path, patient: _Patient) -> Iterator[Planted]:
+def _write_bids(folder: Path, patient: Patient) -> Iterator[Planted]:
     """T1w and FLAIR; of every fourth patient from the second on in two sessions."""
     for session in (1, 2)[: 2 if patient.number % 4 == 2 else 1]:
         name = f"sub-{patient.number:02d}_ses-{session}"
@@ -253,7 +253,7 @@ def _write_bids(folder: Path, patient: _Patient) -> Iterator[Planted]:
         yield patient.planted(name, "FLAIR", motion, is_ct=False)
 
 
-def _write_synthrad(folder: Path, patient: _Patient) -> Iterator[Planted]:
+def _write_synthrad(folder: Path, patient: Patient) -> Iterator[Planted]:
     """On one grid, of two centres, registered but for some tenths of a millimetre; of one patient for much more."""
     name = f"1B{'AB'[patient.number % 2]}{patient.number:03d}"
     grid, rng = patient_grid(patient.seed, patient.number), patient.rng(1)
@@ -267,7 +267,7 @@ def _write_synthrad(folder: Path, patient: _Patient) -> Iterator[Planted]:
     yield patient.planted(name, "ct", motion)
 
 
-LAYOUTS: dict[str, Callable[[Path, _Patient], Iterator[Planted]]] = {
+LAYOUTS: dict[str, Callable[[Path, Patient], Iterator[Planted]]] = {
     "dicom": _write_dicom,
     "bids": _write_bids,
     "synthrad": _write_synthrad,

@@ -160,7 +160,8 @@ class _Walk:
     def find_mask(self, source: str, of: str) -> None:
         """Of body or brain, or the given one, where every image was measured."""
         if of not in self.images:
-            raise InputError(f"the mask is of {of}, which this case has not; add that, or remove the case")
+            here = f"find it in what there is (mask.of={self.first})"
+            raise InputError(f"the mask is of {of}, which this case has not; add that, or {here}")
         found = self._given(of) if source == "given" else _FOUND_BY[source](self.volumes[of])
         inside = found.array != 0
         seen = inside & common_view({role: one.grid for role, one in self.images.items()}, self.ways, self.grid)
