@@ -37,7 +37,7 @@ def walk(name: str) -> Iterator[tuple[list[list[str]], list[str]]]:
 
 
 def said(command: list[str], folder: Path) -> list[str]:
-    """What a command prints, without progress and the place of the cache; an error ends no walk, for the page shows some."""
+    """What a command prints, without progress and where the cache is; an error ends no walk: the page shows some."""
     assert command[0] == "medgan"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MEDGAN_CACHE": str(folder / "cache")}
     words = [sys.executable, "-m", *command]

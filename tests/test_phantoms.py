@@ -43,7 +43,14 @@ def test_an_archive_has_several_series_and_identifiers_that_stay(tmp_path: Path)
     assert again == {one.study_uid for one in found}
     ct = read(next(tmp_path.glob("one/disc05")), series=next(one.uid for one in found if one.modality == "CT"))
     assert np.percentile(ct.array, 1) > -100  # the last but one has lost its offset
-    rules = {"a": "MR:T1*|!*GD*", "b": "CT"}
-    cases = index(tmp_path / "one", layout="dicom", **rules, unregistered=True, split="train", out=tmp_path / "c.csv")
+    cases = index(
+        tmp_path / "one",
+        layout="dicom",
+        a="MR:T1*|!*GD*",
+        b="CT",
+        unregistered=True,
+        split="train",
+        out=tmp_path / "c.csv",
+    )
     assert len(cases) == 1
     assert read_cases(tmp_path / "c.csv")[0].images.keys() == {"a", "b"}
