@@ -19,7 +19,7 @@ from medgan.phantoms import LAYOUTS, Patient
 def test_what_cannot_be_made_is_refused(tmp_path: Path) -> None:
     for wrong in ({"layout": "minc"}, {"num": 3}, {"num": 100}, {"seed": -1}):
         with pytest.raises(InputError):
-            phantoms(tmp_path / "scans", **wrong)  # type: ignore[arg-type]
+            phantoms(tmp_path / "scans", **wrong)
     assert not (tmp_path / "scans").exists()
 
 
