@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from medgan.index import index
     from medgan.inspect import inspect
     from medgan.likeness import likeness
+    from medgan.phantoms import phantoms
     from medgan.prepare import prepare
     from medgan.pull import pull
     from medgan.push import push
@@ -63,6 +64,7 @@ __all__ = [
     "index",
     "inspect",
     "likeness",
+    "phantoms",
     "prepare",
     "project",
     "pull",
@@ -93,6 +95,7 @@ _VERBS = (
     "index",
     "inspect",
     "likeness",
+    "phantoms",
     "prepare",
     "pull",
     "push",

@@ -18,10 +18,22 @@ from pathlib import Path
 from medgan.atomic import replacing
 from medgan.errors import CasesError
 
-__all__ = ["FIXED_COLUMNS", "SPLITS", "Case", "by_role", "listed", "read_cases", "read_exclusions", "write_cases"]
+__all__ = [
+    "FIXED_COLUMNS",
+    "MENDS",
+    "PREPARATION",
+    "SPLITS",
+    "Case",
+    "by_role",
+    "listed",
+    "read_cases",
+    "read_exclusions",
+    "write_cases",
+]
 
 FIXED_COLUMNS = ("case", "patient", "split", "a", "b", "mask")
 SPLITS = ("train", "val", "test")
+PREPARATION, MENDS = "preparation", "mends it"  # a column of lists of exclusions, and what it may say
 _KEYS = FIXED_COLUMNS[:3]
 _ROLE = re.compile(r"[a-z][a-z0-9_]*")
 _CONDITION = "condition:"
@@ -54,6 +66,7 @@ def read_cases(
     required: Sequence[str] | None = None,
     conditions: Sequence[str] = (),
     exclude: Path | None = None,
+    to_prepare: bool = False,
     present: bool = True,
 ) -> list[Case]:
     """Read a table of cases and check it whole.
@@ -64,6 +77,7 @@ def read_cases(
         required: roles that every case must have; every column if not given. A case may lack other roles.
         conditions: what must be known of every case.
         exclude: a list of cases that are as if they were not in the table, see `read_exclusions`.
+        to_prepare: whether cases of the list stay that a preparation mends.
         present: whether a file that is missing is refused.
 
     Raises:
@@ -73,7 +87,7 @@ def read_cases(
     path = Path(path)
     rows, roles = _rows(path)
     _refuse_split(path, {split} if split else set())
-    cases = _kept([_case(row, roles, path.parent) for row in rows], exclude, path)
+    cases = _kept([_case(row, roles, path.parent) for row in rows], exclude, path, to_prepare=to_prepare)
     _refuse_empty_cells(cases, roles if required is None else required, path)
     _refuse_unknown(cases, conditions, path)
     _check(cases, str(path))
@@ -82,10 +96,14 @@ def read_cases(
     return [case for case in cases if split in (None, case.split)]
 
 
-def read_exclusions(path: Path) -> dict[str, str]:
+def read_exclusions(path: Path, *, to_prepare: bool = False) -> dict[str, str]:
     """Which cases not to use, and why: a CSV file with the columns case and reason, as `medgan check` writes it.
 
     The column reason may be missing; a list of none is one.
+
+    Args:
+        path: the file.
+        to_prepare: without those whose column preparation says `mends it`.
 
     Raises:
         CasesError: if it is no such file, or has a line without a case.
@@ -98,7 +116,9 @@ def read_exclusions(path: Path) -> dict[str, str]:
         raise CasesError(f"{path}: cannot be read as a list of cases to leave out ({error})") from None
     if "case" not in columns:
         raise CasesError(f"{path}: lacks the column case (seen: {', '.join(columns) or 'nothing'})")
-    reasons = {(row["case"] or "").strip(): (row.get("reason") or "").strip() for row in rows}
+    mended = [to_prepare and (row.get(PREPARATION) or "").strip() == MENDS for row in rows]
+    kept = [row for row, is_mended in zip(rows, mended, strict=True) if not is_mended]
+    reasons = {(row["case"] or "").strip(): (row.get("reason") or "").strip() for row in kept}
     if "" in reasons:
         raise CasesError(f"{path}: has a line without a case; fill it or remove it")
     return reasons
@@ -217,16 +237,16 @@ def _case(row: dict[str, str], roles: list[str], home: Path) -> Case:
     return Case(row["case"], row["patient"], row["split"], images, known)
 
 
-def _kept(cases: list[Case], exclude: Path | None, path: Path) -> list[Case]:
+def _kept(cases: list[Case], exclude: Path | None, path: Path, *, to_prepare: bool) -> list[Case]:
     """Without those of the list, whatever is wrong with them."""
     if exclude is None:
         return cases
-    excluded = read_exclusions(exclude)
-    if strange := sorted(excluded.keys() - {case.name for case in cases}):
+    if strange := sorted(read_exclusions(exclude).keys() - {case.name for case in cases}):
         raise CasesError(
             f"{exclude}: names cases that are not in {path}: {listed(strange)}; make the list from this table by "
             "`medgan check`, or remove these lines"
         )
+    excluded = read_exclusions(exclude, to_prepare=to_prepare)
     kept = [case for case in cases if case.name not in excluded]
     if not kept:
         raise CasesError(f"{exclude}: leaves none of the {len(cases)} cases of {path}; mend what it tells of")

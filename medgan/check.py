@@ -118,9 +118,10 @@ def _refuse_unknown(hu: Sequence[str], cases: Sequence[Case], table: Path) -> No
         raise CasesError(f"{table}: has no role {', '.join(unknown)} to be in HU (seen: {', '.join(roles)})")
 
 
-def _badness(case: CheckedCase) -> tuple[int, int, float, str]:
+def _badness(case: CheckedCase) -> tuple[bool, int, int, float, str]:
     excluding = sum(fault.excludes for fault in case.faults)
-    return -excluding, -len(case.faults), -case.pose.distance_mm if case.pose else 0.0, case.name
+    beyond_repair = case.is_excluded and not case.is_mendable
+    return not beyond_repair, -excluding, -len(case.faults), -case.pose.distance_mm if case.pose else 0.0, case.name
 
 
 def _read_and_examined(case: Case, hu: Sequence[str]) -> CheckedCase:
@@ -164,7 +165,7 @@ def _of_grids(grid: Grid, b: Volume, names: str) -> Iterator[Fault]:
     if not grid.same_as(turned, tolerance_mm=SAME_GRID_MM):
         far = f", corners up to {grid.distance_mm(turned):.1f} mm apart" if grid.shape == turned.shape else ""
         reason = f"{names} are on different grids: {grid.describe()}, {b.grid.describe()}{far}"
-        yield Fault("grids", reason, "register them, then resample one onto the other")
+        yield Fault("grids", reason, "register them, and resample one onto the other (medgan prepare)")
 
 
 def _of_overlap(overlap: float, names: str) -> Iterator[Fault]:
@@ -215,9 +216,9 @@ def pose_faults(pose: Misalignment, names: str) -> Iterator[Fault]:
 def _of_place(pose: Misalignment, names: str) -> Iterator[Fault]:
     if pose.distance_mm > max(MOST_SHIFT_MM, pose.distance_uncertainty_mm):
         reason = f"{names} lie {pose.distance_mm:.1f} ± {pose.distance_uncertainty_mm:.1f} mm apart"
-        yield Fault("shifted", reason, "register them")
+        yield Fault("shifted", reason, "register them (medgan prepare)")
     if pose.turn_deg > MOST_TURN_DEG:
-        yield Fault("turned", f"{names} are turned by {pose.turn_deg:.1f}°", "register them")
+        yield Fault("turned", f"{names} are turned by {pose.turn_deg:.1f}°", "register them (medgan prepare)")
 
 
 def _of_mask(volumes: Mapping[str, Volume]) -> Iterator[Fault]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 from medgan.alignment import Misalignment
 from medgan.artefacts import Artefacts
 from medgan.atomic import replacing
-from medgan.cases import listed
+from medgan.cases import MENDS, PREPARATION, listed
 from medgan.plausible import Fault
 
-__all__ = ["Checked", "CheckedCase", "write_findings"]
+__all__ = ["MENDED", "Checked", "CheckedCase", "write_findings"]
+
+MENDED = ("grids", "shifted", "turned")  # kinds of faults that a registration onto one grid mends
 
 _POSE = (
     *("shift_right_mm", "shift_front_mm", "shift_up_mm", "uncertainty_mm", "rotation_deg", "disagreement_mm"),
@@ -60,9 +63,16 @@ class CheckedCase:
         return any(fault.excludes for fault in self.faults)
 
     @property
+    def is_mendable(self) -> bool:
+        """True if `medgan prepare` mends all for which the case is excluded."""
+        return self.is_excluded and all(fault.kind in MENDED for fault in self.faults if fault.excludes)
+
+    @property
     def verdict(self) -> str:
-        """`leave out`, `look` or `good`."""
-        return "leave out" if self.is_excluded else "look" if self.faults else "good"
+        """`leave out`, `prepare` (which mends what excludes it), `look` or `good`."""
+        if self.is_excluded:
+            return "prepare" if self.is_mendable else "leave out"
+        return "look" if self.faults else "good"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -71,6 +81,7 @@ class CheckedCase:
             "case": self.name,
             "patient": self.patient,
             "excluded": self.is_excluded,
+            "verdict": self.verdict,
             "grids": dict(self.grids),
             "overlap": self.overlap,
             "uncovered": self.uncovered,
@@ -130,10 +141,18 @@ class Checked:
         return [head, *(case.cells() for case in self.cases)]
 
     def lines(self) -> Iterator[str]:
-        """What was found and what to do, a line each, then how many cases are to be left out."""
+        """What was found and what to do, a line a kind, then how many cases are to be left out."""
+        of_kind: dict[str, dict[str, Fault]] = defaultdict(dict)
         for case in self.cases:
-            yield from (f"{case.name}: {fault.kind}: {fault.reason}; {fault.remedy}" for fault in case.faults)
-        yield f"{len(self.excluded)} of {len(self.cases)} cases should be left out"
+            for fault in case.faults:
+                of_kind[fault.kind].setdefault(case.name, fault)
+        for kind, found in of_kind.items():
+            name, fault = next(iter(found.items()))
+            where = name if len(found) == 1 else f"{len(found)} cases, such as {name}"
+            yield f"{kind}: {where}: {fault.reason}; {fault.remedy}"
+        mendable = sum(case.is_mendable for case in self.cases)
+        mended = f"; medgan prepare mends {mendable} of them" if mendable else ""
+        yield f"{len(self.excluded)} of {len(self.cases)} cases should be left out{mended}"
 
 
 def write_findings(checked: Checked, folder: Path) -> None:
@@ -149,7 +168,8 @@ def write_findings(checked: Checked, folder: Path) -> None:
     found = ([name, one.kind, "yes" if one.excludes else "no", one.reason, one.remedy] for name, one in faults)
     _table(folder / "check.csv", columns, ([row.get(name, "") for name in columns] for row in rows))
     _table(folder / "findings.csv", ["case", "kind", "excludes", "reason", "remedy"], found)
-    _table(folder / "exclude.csv", ["case", "reason"], ([case.name, _reason(case)] for case in checked.excluded))
+    excluded = ([case.name, MENDS if case.is_mendable else "", _reason(case)] for case in checked.excluded)
+    _table(folder / "exclude.csv", ["case", PREPARATION, "reason"], excluded)
 
 
 def _reason(case: CheckedCase) -> str:

@@ -47,6 +47,7 @@ def index(
     folds: int | None = None,
     stratify: str | None = None,
     unpaired: bool = False,
+    unregistered: bool = False,
     leave_out: bool = False,
 ) -> list[Case]:
     """Find the cases in a folder, prove that their images fit and that no split sees another's patients, write a table.
@@ -85,6 +86,8 @@ def index(
         stratify: a condition, such as site, of which each split gets its share within one patient.
         unpaired: accept cases that have only a or only b, and a and b of one case on different grids. The split then
             shares out those with a alone, with b alone and with both one by one, so that each has some of all.
+        unregistered: accept images of a case on different grids, as they come from the scanner: for `check` and
+            `prepare`, which lays them upon one another.
         leave_out: leave out, and tell of, cases that lack an image, that cannot be read, whose images lie on different
             grids or are one image, instead of refusing all. A leak is refused all the same.
 
@@ -120,7 +123,8 @@ def index(
     sharing.tables(cases)  # refuses what contradicts itself before hours of reading
     headers, unread = _each(cases, read_header, "reading headers")
     cases = usable(cases, unread, CasesError, "images that cannot be read", "mend or remove them")
-    cases = usable(cases, *_on_other_grids(cases, headers, unpaired=unpaired))
+    if not unregistered:
+        cases = usable(cases, *_on_other_grids(cases, headers, unpaired=unpaired))
     cases, seen = _seen(cases, usable)
     tables = sharing.tables(cases)
     _tell_empty(tables[0], sharing)
@@ -274,7 +278,7 @@ def _on_other_grids(
             if difference := _difference(headers[case.name], next(iter(case.images)), role):
                 wrong[case.name].append(f"{case.name}: {difference}")
     what = f"{sum(map(len, wrong.values()))} images lie on another grid than the first of their case"
-    return wrong, GeometryError, what, "register them to it and resample them onto its grid first"
+    return wrong, GeometryError, what, "index with --unregistered, and let medgan prepare lay them upon one another"
 
 
 def _difference(headers: Mapping[str, Header], one: str, other: str) -> str:

@@ -102,7 +102,8 @@ def inspect(path: Path, *, identity: bool = False) -> list[Finding]:
     looks += [partial(_png, file, path) for file in others if _is_png(file)]
     looks += [partial(_npz, file, path) for file in others if _may_be_set(file)]
     looks += [partial(_no_dicom, file, path) for file in others if _is_false_dicom(file)]
-    return sorted((look() for look in track(looks, "inspect")), key=lambda finding: (finding.path, finding.series))
+    found = (look() for look in track(looks, "inspect"))
+    return sorted(found, key=lambda one: (one.path, one.modality, one.description, one.series))
 
 
 def _parts(series: dicom.Series) -> list[dicom.Series]:

@@ -154,7 +154,7 @@ def test_what_would_be_refused_is_not_written(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_tables_are_put_together_and_filtered_as_the_docs_show(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[1] / "docs/how-to/own-data.md").read_text()
+    page = (Path(__file__).parents[1] / "docs/how-to/index-cases.md").read_text()
     lines = next(text for text in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) if "tail -n +2" in text)
     splits = {"P001": "train", "P003": "val", "P005": "test", "P010": "train", "P017": "train", "P020": "test"}
     for site, names in {"a": ["P001", "P003", "P005"], "b": ["P010", "P017", "P020"]}.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ ROWS = [
     {"bias", "harmony", "layouts", "leaks", "splits", "artefacts", "outliers", "registration"},
     {"findings"},
     {"models", "check", "inspect", "lint", "convert", "deidentify", "index", "match", "phantom", "pull", "push"},
-    {"scoring", "gamma"},
+    {"scoring", "gamma", "phantoms"},
     {"scans", "jitter", "ledger", "diagram", "board", "results", "featured"},
     {"data", "likeness", "prepare", "export_cohort"},
     {"config", "sliding", "transforms", "views"},
@@ -136,3 +137,9 @@ def test_a_report_of_results_imports_no_torch() -> None:
 def test_a_verb_stays_a_function_after_its_module_is_imported() -> None:
     code = "import medgan, medgan.index, medgan.cases; from medgan.index import index; assert medgan.index is index"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_docs_show_these_rows() -> None:
+    page = (PACKAGE.parent / "docs/concepts/architecture.md").read_text()
+    shown = [set(re.findall(r"`(\w+)`", names)) for names in re.findall(r"^\| \d+ \| (.+) \|$", page, re.MULTILINE)]
+    assert shown == ROWS[:-1]

@@ -20,8 +20,8 @@ from medgan.cli import app
 NAMES = [
     "Grid", "MedganError", "Scoring", "Synthesis", "Volume", "__version__",
     "audit", "cache", "check", "compare", "convert", "deidentify", "demo", "evaluate", "export", "export_cohort",
-    "gamma", "import_weights", "index", "inspect", "likeness", "prepare", "project", "pull", "push", "read", "report",
-    "sample", "score", "select", "serve_dicom", "train", "translate", "utility", "write",
+    "gamma", "import_weights", "index", "inspect", "likeness", "phantoms", "prepare", "project", "pull", "push", "read",
+    "report", "sample", "score", "select", "serve_dicom", "train", "translate", "utility", "write",
 ]  # fmt: skip
 COMMANDS = {
     "audit": [
@@ -54,14 +54,15 @@ COMMANDS = {
     "index": [
         "folder", "--layout", "--a", "--b", "--contrast", "--image", "--mask", "--out", "--fractions", "--split",
         "--split-file", "--folds", "--stratify", "--seed", "--patients", "--conditions", "--unpaired",
-        "--leave-out",
+        "--unregistered", "--leave-out",
     ],
     "inspect": ["path", "--identity", "--lint", "--source", "--json"],
     "likeness": [
         "synthetic", "real", "--features", "--patients", "--real-test", "--window", "--seed", "--device", "--out",
         "--json",
     ],
-    "prepare": ["table", "config", "overrides", "--out", "--processes", "--json"],
+    "phantoms": ["out", "--layout", "--num", "--seed"],
+    "prepare": ["table", "config", "overrides", "--out", "--exclude", "--processes", "--json"],
     "project": ["run_folder", "table", "--out", "--split", "--num", "--steps", "--device", "--json"],
     "pull": [
         "peer", "out", "--patient", "--study", "--series", "--accession", "--modality", "--date", "--list",

@@ -43,13 +43,16 @@ def prepare(
     out: Annotated[Path, typer.Option(help="A folder; the same command goes on where it was stopped.")] = Path(
         "prepared"
     ),
+    exclude: Annotated[
+        Path | None, typer.Option(help="exclude.csv of medgan check: left out but for what is mended here.")
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Cases prepared at once.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Register, resample, mask, harmonise: what CONFIG declares, written down case by case."""
     from medgan.prepare import prepare as run
 
-    done = run(table, config, overrides or (), out=out, processes=processes)
+    done = run(table, config, overrides or (), out=out, exclude=exclude, processes=processes)
     from medgan.report.prepare import prepare_report  # only now: what it brings along is not held beside the volumes
 
     prepare_report(done, out)

@@ -17,6 +17,7 @@ __all__ = [
     "import_weights",
     "index",
     "inspect",
+    "phantoms",
     "report",
     "train",
     "translate",
@@ -127,6 +128,9 @@ def index(
         Path | None, typer.Option(help="CSV with case or patient and what is known: class, age …; for a sampler.")
     ] = None,
     unpaired: Annotated[bool, typer.Option("--unpaired", help="Cases may have only a or only b.")] = False,
+    unregistered: Annotated[
+        bool, typer.Option("--unregistered", help="Images may lie on any grid: for medgan check and prepare.")
+    ] = False,
     leave_out: Annotated[
         bool, typer.Option("--leave-out", help="Leave out cases that cannot be used, and say why.")
     ] = False,
@@ -141,7 +145,7 @@ def index(
     sharing |= {"split_file": split_file, "folds": folds, "stratify": stratify, "leave_out": leave_out}
     images: dict[str, Any] = {"a": a, "b": b, "contrasts": by_role(contrast or ()), "mask": mask}
     images |= {"images": by_role(image or (), example="t1=t1.nii.gz"), "conditions": conditions}
-    run(folder, layout=layout, **images, out=out, unpaired=unpaired, **sharing)
+    run(folder, layout=layout, **images, out=out, unpaired=unpaired, unregistered=unregistered, **sharing)
     for path in table_paths(out, folds):
         cases = read_cases(path, required=())
         typer.echo(f"{path}: {split_line(cases)}, split {split_hash(cases)[:12]}")
@@ -251,3 +255,17 @@ def demo(
     from medgan.demo import demo as run
 
     typer.echo(f"Report: {run(out, device=device)}")
+
+
+@app.command()
+def phantoms(
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    layout: Annotated[str, typer.Option(help="dicom, bids or synthrad.")] = "dicom",
+    num: Annotated[int, typer.Option(help="Of patients.")] = 12,
+    seed: Annotated[int, typer.Option(help="Other seeds, other patients.")] = 0,
+) -> None:
+    """Made-up patients as scanners leave them: not registered, faults among them, and a list of what was planted."""
+    from medgan.phantoms import phantoms as run
+
+    folder = run(out, layout=layout, num=num, seed=seed)
+    typer.echo(f"{folder}: {num} patients; {folder / 'planted.csv'} says what is wrong with them")

@@ -188,8 +188,8 @@ def _refuse_several(of_study: Mapping[Study, Mapping[str, Sequence[Series]]], ru
     ]
     if lines:
         raise CasesError(
-            f"{len(lines)} rules fit several series of a study: {listed(lines)}; narrow them by what the descriptions "
-            "have (MR:T1*tra*) or must not have (MR:T1*|!*GD*)"
+            f"{len(lines)} rules fit several series of a study: {listed(lines, most=2)}; narrow them by what the "
+            "descriptions have (MR:T1*tra*) or must not have (MR:T1*|!*GD*)"
         )
 
 

@@ -15,7 +15,7 @@ from medgan.phantom.shapes import Array, Waves
 from medgan.phantom.tissue import Tissue, hu_table, mr_table
 from medgan.volume import Grid, Synthesis, Volume
 
-__all__ = ["Head", "default_grid", "head"]
+__all__ = ["Head", "Sampled", "ct_of", "default_grid", "head", "mr_of", "sampled"]
 
 Labels = npt.NDArray[np.uint8]
 CT_NOISE_HU = 7.0
@@ -69,27 +69,65 @@ def head(seed: int, *, grid: Grid | None = None) -> Head:
         raise InputError(f"seed {seed}: a phantom is numbered from 0; give 0 or more")
     grid = grid or default_grid()
     anatomy = Anatomy.drawn(np.random.default_rng([seed, 0]))
-    labels = _sampled(anatomy, grid)
-    mr, ct = _scanned(anatomy, labels, grid, np.random.default_rng([seed, 1]))
+    seen, rng = sampled(anatomy, grid), np.random.default_rng([seed, 1])
+    density = _density(grid, rng)
+    mr = mr_of(seen, rng)
     return Head(
-        labels=_volume(labels, grid, "label"),
-        mr=_volume(mr, grid, "a.u.", "MR"),
-        ct=_volume(ct, grid, "HU", "CT"),
-        body=_volume((labels != Tissue.BACKGROUND).astype(np.uint8), grid, "label"),
+        labels=_volume(seen.labels, grid, "label"),
+        mr=mr,
+        ct=_as_ct(seen, density, rng),
+        body=_volume((seen.labels != Tissue.BACKGROUND).astype(np.uint8), grid, "label"),
         lesion=anatomy.lesion,
         anatomy=anatomy,
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """A head on a grid.
+
+    Args:
+        grid: the grid.
+        labels: (X, Y, Z) tissues at the voxels' centres.
+        mixed: (N, 3) voxels at boundaries.
+        eighths: (8, N) tissues in the octants of those.
+    """
+
+    grid: Grid
+    labels: Labels
+    mixed: npt.NDArray[np.int64]
+    eighths: Labels
+
+    def mean_of(self, table: Array) -> Array:
+        """(X, Y, Z) of a value that tissues have, each voxel the mean over its eighths (partial volume)."""
+        image = table[self.labels]
+        image[tuple(self.mixed.T)] = table[self.eighths].mean(axis=0)
+        return image
+
+
+def sampled(anatomy: Anatomy, grid: Grid) -> Sampled:
+    """What of a head is where on a grid, from which any contrast can be made."""
+    planes = [anatomy.labels_at(grid.to_world(_plane(grid, k))) for k in range(grid.shape[2])]
+    labels = np.stack(planes, axis=2)
+    mixed = np.argwhere(maximum_filter(labels, 3) != minimum_filter(labels, 3))
+    eighths = np.stack([anatomy.labels_at(grid.to_world(mixed + offset)) for offset in EIGHTHS])
+    return Sampled(grid, labels, mixed, eighths)
+
+
+def mr_of(seen: Sampled, rng: np.random.Generator, table: Array | None = None) -> Volume:
+    """An MR image of a head, int16, `a.u.`: T1-weighted, or of the contrast that a table of signals by tissue has."""
+    signal = seen.mean_of(mr_table() if table is None else table)
+    return _volume(_as_mr(signal, seen.grid, rng), seen.grid, "a.u.", "MR")
+
+
+def ct_of(seen: Sampled, rng: np.random.Generator) -> Volume:
+    """A CT image of a head, int16, HU."""
+    return _as_ct(seen, _density(seen.grid, rng), rng)
+
+
 def _volume(array: npt.NDArray[np.generic], grid: Grid, unit: str, modality: str = "") -> Volume:
     made = Synthesis("medgan.phantom", version=__version__, description="Phantom drawn by formulas; no patient")
     return Volume(array, grid, unit, modality, synthetic=made)
-
-
-def _sampled(anatomy: Anatomy, grid: Grid) -> Labels:
-    """(X, Y, Z) labels at the voxels' centres."""
-    planes = [anatomy.labels_at(grid.to_world(_plane(grid, k))) for k in range(grid.shape[2])]
-    return np.stack(planes, axis=2)
 
 
 def _plane(grid: Grid, k: int) -> npt.NDArray[np.int64]:
@@ -98,28 +136,21 @@ def _plane(grid: Grid, k: int) -> npt.NDArray[np.int64]:
     return np.stack([x, y, np.full_like(x, k)], axis=-1)
 
 
-def _scanned(
-    anatomy: Anatomy, labels: Labels, grid: Grid, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
-    """MR and CT, each voxel the mean over its eighths (partial volume)."""
-    mr, ct, bone = (table[labels] for table in (mr_table(), hu_table(), _bone_table()))
-    mixed = np.argwhere(maximum_filter(labels, 3) != minimum_filter(labels, 3))
-    eighths = np.stack([anatomy.labels_at(grid.to_world(mixed + offset)) for offset in EIGHTHS])
-    for image, table in ((mr, mr_table()), (ct, hu_table()), (bone, _bone_table())):
-        image[tuple(mixed.T)] = table[eighths].mean(axis=0)
-    density = _field(Waves.drawn(rng, wavelength_mm=30), grid)
-    return _as_mr(mr, grid, rng), _as_ct(ct + 130 * bone * density, rng)
+def _density(grid: Grid, rng: np.random.Generator) -> Array:
+    """(X, Y, Z) by how much bone is denser or lighter than the mean."""
+    return _field(Waves.drawn(rng, wavelength_mm=30), grid)
 
 
 def _bone_table() -> Array:
     return np.isin(np.arange(len(Tissue)), (Tissue.CORTICAL_BONE, Tissue.SPONGY_BONE)).astype(np.float32)
 
 
-def _as_ct(hu: Array, rng: np.random.Generator) -> npt.NDArray[np.int16]:
+def _as_ct(seen: Sampled, density: Array, rng: np.random.Generator) -> Volume:
     """HU with noise that the reconstruction has smoothed in plane."""
+    hu = seen.mean_of(hu_table()) + 130 * seen.mean_of(_bone_table()) * density
     noise = gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), (0.6, 0.6, 0))
     noisy = np.rint(hu + np.float32(CT_NOISE_HU) / noise.std() * noise)
-    return np.asarray(np.clip(noisy, -1024, 3071).astype(np.int16))
+    return _volume(np.clip(noisy, -1024, 3071).astype(np.int16), seen.grid, "HU", "CT")
 
 
 def _as_mr(signal: Array, grid: Grid, rng: np.random.Generator) -> npt.NDArray[np.int16]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from medgan.phantom.shapes import Array
 
-__all__ = ["Tissue", "hu_table", "mr_table"]
+__all__ = ["Tissue", "flair_table", "hu_table", "mr_table"]
 
 
 class Tissue(IntEnum):
@@ -38,32 +38,32 @@ class Tissue(IntEnum):
     LENS = 21
 
 
-# (HU at 120 kV, T1-weighted signal relative to the strongest usual fat).
+# (HU at 120 kV, T1-weighted and FLAIR signal relative to the strongest usual fat).
 # Air and bone are both dark in MR and 2000 HU apart in CT, and CSF lies between muscle and brain in CT alone:
 # no function of MR intensity gives CT.
 _SEEN = {
-    Tissue.BACKGROUND: (-1000, 0.0),
-    Tissue.AIRWAY: (-1000, 0.0),
-    Tissue.SKIN: (40, 0.50),
-    Tissue.FAT: (-95, 1.0),
-    Tissue.MUSCLE: (55, 0.36),
-    Tissue.MUCOSA: (42, 0.42),
-    Tissue.CORTICAL_BONE: (1250, 0.03),
-    Tissue.SPONGY_BONE: (560, 0.42),
-    Tissue.PETROUS_BONE: (1600, 0.03),
-    Tissue.TOOTH: (2200, 0.01),
-    Tissue.CSF: (8, 0.13),
-    Tissue.GREY: (38, 0.45),
-    Tissue.WHITE: (30, 0.66),
-    Tissue.DEEP_GREY: (40, 0.51),
-    Tissue.BRAIN_STEM: (31, 0.61),
-    Tissue.CEREBELLUM_GREY: (38, 0.46),
-    Tissue.CEREBELLUM_WHITE: (31, 0.65),
-    Tissue.LESION: (23, 0.30),
-    Tissue.BLOOD: (58, 0.25),
-    Tissue.DURA: (62, 0.30),
-    Tissue.VITREOUS: (9, 0.11),
-    Tissue.LENS: (75, 0.34),
+    Tissue.BACKGROUND: (-1000, 0.0, 0.0),
+    Tissue.AIRWAY: (-1000, 0.0, 0.0),
+    Tissue.SKIN: (40, 0.50, 0.45),
+    Tissue.FAT: (-95, 1.0, 0.75),
+    Tissue.MUSCLE: (55, 0.36, 0.35),
+    Tissue.MUCOSA: (42, 0.42, 0.50),
+    Tissue.CORTICAL_BONE: (1250, 0.03, 0.03),
+    Tissue.SPONGY_BONE: (560, 0.42, 0.30),
+    Tissue.PETROUS_BONE: (1600, 0.03, 0.03),
+    Tissue.TOOTH: (2200, 0.01, 0.01),
+    Tissue.CSF: (8, 0.13, 0.08),
+    Tissue.GREY: (38, 0.45, 0.62),
+    Tissue.WHITE: (30, 0.66, 0.48),
+    Tissue.DEEP_GREY: (40, 0.51, 0.55),
+    Tissue.BRAIN_STEM: (31, 0.61, 0.50),
+    Tissue.CEREBELLUM_GREY: (38, 0.46, 0.60),
+    Tissue.CEREBELLUM_WHITE: (31, 0.65, 0.48),
+    Tissue.LESION: (23, 0.30, 0.95),
+    Tissue.BLOOD: (58, 0.25, 0.12),
+    Tissue.DURA: (62, 0.30, 0.30),
+    Tissue.VITREOUS: (9, 0.11, 0.08),
+    Tissue.LENS: (75, 0.34, 0.30),
 }
 
 
@@ -75,3 +75,8 @@ def hu_table() -> Array:
 def mr_table() -> Array:
     """(22,) T1-weighted signal of each tissue, by label, fat = 1."""
     return np.array([_SEEN[tissue][1] for tissue in Tissue], np.float32)
+
+
+def flair_table() -> Array:
+    """(22,) FLAIR signal of each tissue, by label: water dark, the lesion bright, grey matter brighter than white."""
+    return np.array([_SEEN[tissue][2] for tissue in Tissue], np.float32)

@@ -42,6 +42,7 @@ from medgan.prepare.cohort import (
 )
 from medgan.prepare.cohort import left_over as found_left_over
 from medgan.prepare.plan import Plan, load
+from medgan.progress import say
 
 __all__ = ["Prepared", "PreparedCase", "prepare"]
 
@@ -92,6 +93,7 @@ def prepare(
     overrides: Sequence[str] = (),
     *,
     out: Path | str,
+    exclude: Path | str | None = None,
     processes: int = 1,
 ) -> Prepared:
     """Prepare every case of a table, as a config declares; what is wrong with one case does not stop the others.
@@ -104,6 +106,8 @@ def prepare(
             was trained on.
         overrides: `dotted.key=value`.
         out: a new folder, or one that a preparation has begun.
+        exclude: a list of cases to leave out, such as `exclude.csv` of `medgan check`; those of it that a preparation
+            mends are prepared.
         processes: cases that are prepared at once.
 
     Raises:
@@ -113,11 +117,13 @@ def prepare(
         OutputError: if the folder cannot be written, or holds something else.
     """
     plan, home = load(Path(config), overrides), Path(out)
-    cases = read_cases(Path(table), required=(), present=False)
+    without = Path(exclude) if exclude else None
+    cases = read_cases(Path(table), required=(), exclude=without, to_prepare=True, present=False)
     _refuse_undeclared(plan, cases, Path(table))
     refuse_missing_libraries(plan)
     with claimed(home, plan):
         done = made(cases, plan, scaled(cases, plan, home, processes), home, processes)
+        _tell_lost_splits(Path(table), done, cases)
         result = Prepared(_table(done, cases, home), tuple(done), found_left_over(home, cases))
         put(home / SUMMARY, json.dumps({"medgan": __version__, **_summary(result)}, indent=2, ensure_ascii=False))
     return result
@@ -133,6 +139,15 @@ def _refuse_undeclared(plan: Plan, cases: Sequence[Case], table: Path) -> None:
         )
     if not seen.keys() & plan.images.keys():
         raise CasesError(f"{table}: has no column {listed(plan.images)}, which the settings prepare; name what it has")
+
+
+def _tell_lost_splits(table: Path, done: Sequence[PreparedCase], cases: Sequence[Case]) -> None:
+    """Of splits that had cases in the table, and have none that is prepared."""
+    refused = {case.name for case in done if case.status == REFUSED}
+    before = {case.split for case in read_cases(table, required=(), present=False)}
+    left = {case.split for case in cases if case.name not in refused}
+    if lost := sorted(before - left):
+        say(f"Warning: no case of {' and '.join(lost)} is left; index with another --seed or other --fractions")
 
 
 def _table(done: Sequence[PreparedCase], cases: Sequence[Case], home: Path) -> Path | None:

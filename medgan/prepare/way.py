@@ -11,6 +11,7 @@ import numpy as np
 from medgan.bias import corrected
 from medgan.bodies import body, brain, without_background
 from medgan.errors import GeometryError, InputError
+from medgan.plausible import doubts
 from medgan.prep import Intensity, check
 from medgan.prepare.place import STAYS, around, common_view, placed, spaced
 from medgan.prepare.plan import Image, Plan, Registering
@@ -24,6 +25,7 @@ __all__ = ["Half", "finished", "halfway"]
 Volumes = Mapping[str, Volume]
 AIR_HU = -1000.0
 _MUCH_LOST = 0.05
+_WRONG_SCALES = ("offset", "scaled")  # in HU: body, air and clipping are found by them, and hide them afterwards
 _FOUND_BY = {"body": body, "brain": brain}
 
 
@@ -172,7 +174,8 @@ class _Walk:
     def find_mask(self, source: str, of: str) -> None:
         """Of body or brain, or the given one, where every image was measured."""
         if of not in self.images:
-            raise InputError(f"the mask is of {of}, which this case has not; add that, or remove the case")
+            here = f"find it in what there is (mask.of={self.first})"
+            raise InputError(f"the mask is of {of}, which this case has not; add that, or {here}")
         found = self._given(of) if source == "given" else _FOUND_BY[source](self.volumes[of])
         inside = found.array != 0
         seen = inside & common_view({role: one.grid for role, one in self.images.items()}, self.ways, self.grid)
@@ -224,7 +227,12 @@ def _found(fixed: Volume, moving: Volume, how: Registering) -> Way:
 def _believed(volume: Volume, image: Image, role: str) -> Volume:
     """The volume, holding what the plan says, unless it says otherwise itself."""
     check(volume, Intensity(modality=image.modality, unit=image.unit, times_median=(0, 1)), role)
-    return replace(volume, unit=image.unit, modality=image.modality).without_padding()
+    believed = replace(volume, unit=image.unit, modality=image.modality).without_padding()
+    if believed.unit == "HU" and np.isfinite(believed.array).all():
+        for fault in doubts(believed, role):
+            if fault.kind in _WRONG_SCALES:
+                raise InputError(f"{fault.reason}; {fault.remedy}")
+    return believed
 
 
 def _refuse_useless(images: Volumes, plan: Plan) -> None:

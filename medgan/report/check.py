@@ -26,7 +26,7 @@ __all__ = ["check_report"]
 
 Array = npt.NDArray[Any]
 NUM_SHOWN = 10
-LOOKS = {"leave out": "bad", "look": "unsure", "good": "good"}
+LOOKS = {"leave out": "bad", "prepare": "unsure", "look": "unsure", "good": "good"}
 _LONGEST_PX, _TILE_PX, _EDGE = 220, 22, (255, 176, 0)
 _PLANES: tuple[tuple[Axis, int], ...] = (("axial", 2), ("coronal", 1), ("sagittal", 0))
 

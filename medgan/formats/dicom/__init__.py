@@ -9,7 +9,7 @@ from medgan.formats.dicom.read import read, read_series, read_volumes
 from medgan.formats.dicom.repair import Repair
 from medgan.formats.dicom.scan import Series, find_series, is_dicom
 from medgan.formats.dicom.source import Source
-from medgan.formats.dicom.subject import Subject
+from medgan.formats.dicom.subject import Subject, uid_from
 from medgan.formats.dicom.write import write
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "read",
     "read_series",
     "read_volumes",
+    "uid_from",
     "write",
 ]
