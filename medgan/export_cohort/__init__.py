@@ -44,8 +44,9 @@ def export_cohort(
 
     Raises:
         CasesError: if a table cannot be used.
-        InputError: if the layout is unknown, a role is not in the table, a name cannot stand there, an image cannot be
-            read, or the images of a case are not on one grid where the layout wants that.
+        InputError: if the layout is unknown, a role is not in the table, a name cannot stand there, images cannot be
+            read, are of one value or the same in two roles, or those of a case are not on one grid where the layout
+            wants that.
         OutputError: if the folder cannot be written or holds something.
     """
     out = Path(out)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from medgan import __version__
-from medgan.cases import Case, listed, read_cases, write_cases
+from medgan.cases import Case, listed, read_cases, tell_alike, write_cases
 from medgan.errors import CasesError
 from medgan.prepare.cohort import (
     KEPT,
@@ -114,6 +114,7 @@ def prepare(
     plan, home = load(Path(config), overrides), Path(out)
     cases = read_cases(Path(table), required=(), present=False)
     _refuse_undeclared(plan, cases, Path(table))
+    tell_alike(cases, table)
     refuse_missing_libraries(plan)
     with claimed(home, plan):
         done = made(cases, plan, scaled(cases, plan, home, processes), home, processes)

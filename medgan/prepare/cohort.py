@@ -55,7 +55,8 @@ __all__ = [
 
 TABLE, SETTINGS, SUMMARY, SCALES = "cases.csv", "prepare.yaml", "prepare.json", "harmonisation.json"
 MADE, KEPT, REFUSED = "prepared", "unchanged", "refused"
-FAILED = (MedganError, OSError, RuntimeError, MemoryError)  # ITK tells by a RuntimeError what it cannot do
+# ITK tells by a RuntimeError what it cannot do, NumPy and SciPy by the others.
+FAILED = (MedganError, OSError, RuntimeError, MemoryError, ValueError, ArithmeticError)
 _HALVES, _LOCK = ".halfway", ".lock"
 _RESERVED = (TABLE, SETTINGS, SUMMARY, SCALES)
 _ANEW = "its files, the settings or the version of medgan have changed"

@@ -22,6 +22,7 @@ __all__ = ["Half", "finished", "halfway"]
 
 Volumes = Mapping[str, Volume]
 AIR_HU = -1000.0
+MOST = 1e18
 _MUCH_LOST = 0.05
 _FOUND_BY = {"body": body, "brain": brain}
 
@@ -204,6 +205,7 @@ class _Walk:
 
 def _believed(volume: Volume, image: Image, role: str) -> Volume:
     """The volume, holding what the plan says, unless it says otherwise itself."""
+    _refuse_blank(volume, role)
     check(volume, Intensity(modality=image.modality, unit=image.unit, times_median=(0, 1)), role)
     return replace(volume, unit=image.unit, modality=image.modality).without_padding()
 
@@ -211,14 +213,21 @@ def _believed(volume: Volume, image: Image, role: str) -> Volume:
 def _refuse_useless(images: Volumes, plan: Plan) -> None:
     if not images:
         raise InputError(f"it has no image of the settings ({', '.join(plan.images)}); fill a cell, or remove the case")
-    for role, volume in images.items():
-        if volume.array.min() == volume.array.max():
-            raise InputError(f"{role} is constant ({volume.array.flat[0]:g} everywhere); replace the file")
     roles = list(images)
     for number, role in enumerate(roles):
         for other in roles[:number]:
             if np.array_equal(images[role].array, images[other].array):
                 raise InputError(f"{other} and {role} are the same image; correct the table")
+
+
+def _refuse_blank(volume: Volume, role: str) -> None:
+    low, high = float(volume.array.min()), float(volume.array.max())
+    if low == high:
+        raise InputError(f"{role} is constant ({low:g} everywhere); replace the file")
+    if max(abs(low), abs(high)) > MOST:
+        raise InputError(
+            f"{role} has values from {low:g} to {high:g}, but no scanner measures beyond {MOST:g}; mend it"
+        )
 
 
 def _outside(volume: Volume, image: Image) -> float:
