@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -66,10 +68,8 @@ def check(table: Path, *, out: Path | None = None, hu: Sequence[str] = (), proce
     """
     cases = read_cases(Path(table), required=(), present=False)
     _refuse_unknown(hu, cases, table)
-    if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise OutputError(f"{out}: is a file; name a folder")
     tell_alike(cases, table)
-    with copies(min(processes, len(cases)), "checks cases") as over:
+    with _writable(out and Path(out)), copies(min(processes, len(cases)), "checks cases") as over:
         found = list(track(over(partial(_read_and_examined, hu=tuple(hu)), cases), "check", len(cases)))
     checked = Checked(tuple(sorted(_compared_with_others(found), key=_badness)))
     if out is not None:
@@ -113,6 +113,31 @@ def examined(name: str, volumes: Mapping[str, Volume], *, patient: str = "") -> 
         digests={role: voxel_hash(volume) for role, volume in images.items()},
         faults=_in_order(faults),
     )
+
+
+@contextmanager
+def _writable(folder: Path | None) -> Iterator[None]:
+    """Find out before the work whether its results can be written; an interrupt leaves no new folder."""
+    if folder is None:
+        yield
+        return
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        told = (
+            "is a file; name a folder" if folder.is_file() else f"cannot be written ({error.strerror}); choose another"
+        )
+        raise OutputError(f"{folder}: {told}") from None
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _in_order(faults: Iterable[Fault]) -> tuple[Fault, ...]:
