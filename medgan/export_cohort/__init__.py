@@ -53,8 +53,8 @@ def export_cohort(
     if to not in LAYOUTS:
         raise InputError(f"{to}: is no layout (accepted: {', '.join(LAYOUTS)})")
     refuse_full_folder(out)
-    cases = read_cases(Path(table), required=())
-    found = cohort_of(cases, label, names or {}, [read_cases(Path(one), required=()) for one in folds], out.name)
+    cases, *others = (read_cases(Path(one), required=(), present=False) for one in (table, *folds))
+    found = cohort_of(cases, label, names or {}, others, out.name)
     with replacing(out) as temporary:
         temporary.mkdir()
         LAYOUTS[to](found, temporary)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -133,7 +134,8 @@ class _Walk:
         """Everything onto the grid, once: images linearly, labels by the nearest voxel."""
         for role, volume in self.images.items():
             outside = _outside(volume, self.plan.images[role])
-            self.volumes[role] = placed(volume, self.ways[role], self.grid, outside=outside)
+            with _about(role):
+                self.volumes[role] = placed(volume, self.ways[role], self.grid, outside=outside)
             self._tell_of_grid(role, volume, outside)
         for role, of in self.plan.labels.items():
             if role in self.read:
@@ -181,7 +183,8 @@ class _Walk:
         if not drawn.grid.same_as(self.images[of].grid, tolerance_mm=0.1):
             self.notes.append(f"its mask is on another grid than {of} ({drawn.grid.describe()}), and is resampled")
         inside = drawn.with_array((drawn.array != 0).astype(np.uint8))
-        return placed(inside, self.ways[of], self.grid, order=0)
+        with _about("mask"):
+            return placed(inside, self.ways[of], self.grid, order=0)
 
     def clear_background(self) -> None:
         """One value outside the mask, where that is wanted."""
@@ -198,6 +201,15 @@ class _Walk:
             self.volumes = {role: volume.crop(start, stop) for role, volume in self.volumes.items()}
             after = self.volumes["mask"].grid.describe()
             self.did("crop", margin_mm=self.plan.crop_mm, start=start, stop=stop, after=after)
+
+
+@contextmanager
+def _about(role: str) -> Iterator[None]:
+    """Errors say which image they are about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{role}: {error}") from error
 
 
 # --- what came in, and what goes out ----------------------------------------------------------------------------------
