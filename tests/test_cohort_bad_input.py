@@ -703,8 +703,8 @@ def test_a_full_disk(study: Path) -> None:
 # --- killed -----------------------------------------------------------------------------------------------------------
 
 KILLED = {
-    "prepare": ["prepare", "cases.csv", "plan.yaml", "images.a.harmonise={name: nyul}", "--out", "out"],
-    "check": ["check", "cases.csv", "--out", "out"],
+    "prepare": ["prepare", "cases.csv", "plan.yaml", "images.a.harmonise={name: nyul}"],
+    "check": ["check", "cases.csv"],
 }
 
 
@@ -724,9 +724,9 @@ def undisturbed(several: Path) -> Mapping[str, Mapping[str, Any]]:
     """What each command leaves behind."""
     found = {}
     for command, argv in KILLED.items():
-        subprocess.run([*PROGRAM, *argv], cwd=several, env=QUIET, check=False, capture_output=True)
-        found[command] = tree(several / "out")
-        shutil.rmtree(several / "out")
+        whole = [*PROGRAM, *argv, "--out", f"whole_{command}"]
+        subprocess.run(whole, cwd=several, env=QUIET, check=True, capture_output=True)
+        found[command] = tree(several / f"whole_{command}")
     return found
 
 
@@ -740,21 +740,25 @@ PROGRAM = [sys.executable, "-m", "medgan"]
 def test_the_same_command_goes_on_as_if_nothing_had_been(
     command: str, sent: signal.Signals, all_at_once: bool, several: Path, undisturbed: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Killed with two processes at work, once early and once late; none outlives it, and the end is as without."""
-    argv = [*PROGRAM, *KILLED[command], "--processes", "2"]
-    for late_s in (0.0, 0.8):
+    """Killed when two processes have begun, and later: none outlives it, and the end is as without."""
+    out = several / f"{command}_{sent}_{all_at_once}"
+    argv = [*PROGRAM, *KILLED[command], "--processes", "2", "--out", out.name]
+    begun = {"prepare": lambda: any(out.glob(".halfway/*/half.json")), "check": lambda: time.sleep(0.8) or True}[
+        command
+    ]
+    for is_begun in (lambda: True, begun):
         process = subprocess.Popen(argv, cwd=several, env=QUIET, start_new_session=True, stderr=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL)  # fmt: skip
-        helpers = until(partial(children, process.pid), lambda seen: len(seen) >= 2)
-        time.sleep(late_s)
+        until(partial(children, process.pid), lambda seen: len(seen) >= 2)
+        until(is_begun, bool)
+        helpers = children(process.pid)
         assert process.poll() is None, "it was done before it could be killed"
         (os.killpg if all_at_once else os.kill)(process.pid, sent)
         assert process.wait(30) in (-sent, 130)
         until(partial(living, helpers), lambda left: not left)
     done = subprocess.run(argv, cwd=several, env=QUIET, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert tree(several / "out") == undisturbed[command]
-    shutil.rmtree(several / "out")
+    assert tree(out) == undisturbed[command]
 
 
 def until(look: Callable[[], T], is_enough: Callable[[T], bool], patience_s: float = 30) -> T:
