@@ -149,6 +149,7 @@ def copies(count: int, what: str) -> Iterator[Mapped]:
     from concurrent.futures.process import BrokenProcessPool
 
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of idle threads, as numpy's
+        others = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), follow_parent)
         try:
             with pool:
@@ -159,6 +160,9 @@ def copies(count: int, what: str) -> Iterator[Mapped]:
             raise InputError(
                 f"a process that {what} was killed, as systems do when memory runs out; free memory, or do less at once"
             ) from error
+        finally:  # of a pool that Ctrl-C has hit at a bad moment, copies wait for work, and Python's end for them
+            for left in set(multiprocessing.active_children()) - others:
+                left.kill()
 
 
 @contextmanager
