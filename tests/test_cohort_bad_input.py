@@ -667,6 +667,13 @@ def test_a_folder_of_others_is_left_as_it_is(command: str, study: Path) -> None:
     assert tree(study) == before
 
 
+def test_a_damaged_provenance_is_told(study: Path) -> None:
+    (study / "scans" / "p2" / "provenance.json").write_text("{")
+    done = medgan("export-cohort", study / "cases.csv", "bids", study / "bids", "--name", "a=T1w")
+    refused_in_a_line(done, r"p2/provenance\.json: is damaged .*; prepare its case again")
+    assert not (study / "bids").exists()
+
+
 def test_a_table_does_not_take_the_place_of_a_folder(study: Path) -> None:
     done = medgan("index", study / "none", *NAMES, "--out", study / "scans")
     assert done.code == 1
