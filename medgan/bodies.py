@@ -78,7 +78,7 @@ def without_background(volume: Volume, mask: Volume, *, value: float | None = No
         raise GeometryError(f"the mask is on {mask.grid.describe()}, the image on {volume.grid.describe()}")
     image = volume.without_padding()
     air = value if value is not None else _AIR_HU if image.unit == "HU" else image.array.min()
-    if not np.can_cast(np.min_scalar_type(air), image.array.dtype, "same_kind") or _overflows(air, image.array.dtype):
+    if not _holds(image.array.dtype, float(air)):
         raise InputError(f"a voxel of type {image.array.dtype} cannot hold {air:g}; give another value")
     return image.with_array(np.where(mask.array != 0, image.array, image.array.dtype.type(air)))
 
@@ -190,5 +190,9 @@ def _without_holes(mask: Mask, axes: tuple[int, ...]) -> Mask:
     return np.stack([~is_open[plane] for plane in labels])
 
 
-def _overflows(value: float, dtype: np.dtype[Any]) -> bool:
-    return bool(np.issubdtype(dtype, np.integer) and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whole numbers in range for integers; for others what does not become infinite."""
+    if np.issubdtype(dtype, np.integer):
+        return value.is_integer() and bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(np.array(value).astype(dtype)))

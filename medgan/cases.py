@@ -17,6 +17,8 @@ from pathlib import Path
 
 from medgan.atomic import replacing
 from medgan.errors import CasesError
+from medgan.names import alike, is_case_name, is_text
+from medgan.progress import say
 
 __all__ = [
     "FIXED_COLUMNS",
@@ -28,6 +30,7 @@ __all__ = [
     "listed",
     "read_cases",
     "read_exclusions",
+    "tell_alike",
     "write_cases",
 ]
 
@@ -135,6 +138,8 @@ def write_cases(cases: Sequence[Case], path: Path) -> Path:
     if not cases:
         raise CasesError(f"{path}: there are no cases to write")
     _check(cases, str(path))
+    if wrong := [repr(str(image)) for case in cases for image in case.images.values() if not is_text(image)]:
+        raise CasesError(f"{path}: a table holds text, which these names are not: {listed(wrong)}; rename them")
     roles, conditions = _ordered_roles(cases), list(dict.fromkeys(name for case in cases for name in case.conditions))
     home = Path(os.path.abspath(path)).parent  # noqa: PTH100 - links stay links
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
@@ -186,6 +191,22 @@ def listed(lines: Iterable[str], *, most: int = 6) -> str:
     return "; ".join([*lines[:most], *more])
 
 
+def tell_alike(cases: Sequence[Case], what: object) -> None:
+    """Warn of what may be one person under two names, and of cases that some file systems take for one.
+
+    Args:
+        cases: of one table.
+        what: the table or folder, for the line.
+    """
+    people = alike(case.patient for case in cases)
+    names = [line for line in alike(case.name for case in cases) if line not in people]
+    differ = "differ only in capitals or white space"
+    if people:
+        say(f"Warning: {what}: patients {differ}: {listed(people)}; if they are one person, give them one name")
+    if names:
+        say(f"Warning: {what}: names of cases {differ}: {listed(names)}; some systems take such files for one, rename")
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -210,8 +231,10 @@ def _lines(path: Path) -> list[list[str]]:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             return [line for line in csv.reader(stream) if any(cell.strip() for cell in line)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"it is no CSV text ({error})"
-        raise CasesError(f"{path}: cannot be read as a table of cases: {reason}; make one by `medgan index`") from None
+        reason = error.strerror if isinstance(error, OSError) else f"it is no CSV text in UTF-8 ({error})"
+        raise CasesError(
+            f"{path}: cannot be read as a table of cases: {reason}; make one by `medgan index`, or save it as CSV UTF-8"
+        ) from None
 
 
 def _refuse_columns(columns: list[str], path: Path) -> None:
@@ -219,9 +242,9 @@ def _refuse_columns(columns: list[str], path: Path) -> None:
     missing = [name for name in _KEYS if name not in columns]
     if missing or len(columns) == len(_KEYS):
         lacking = ", ".join(missing) or "a role such as a"
-        raise CasesError(
-            f"{path}: lacks columns: {lacking} (seen, split at commas: {seen}); make one by `medgan index`"
-        )
+        is_split_elsewhere = bool(set(";\t") & set(seen))
+        remedy = "save it with commas between the cells" if is_split_elsewhere else "make one by `medgan index`"
+        raise CasesError(f"{path}: lacks columns: {lacking} (seen, split at commas: {seen}); {remedy}")
     names = [name.removeprefix(_CONDITION) for name in columns if name not in _KEYS]
     wrong = [name for name in names if not _ROLE.fullmatch(name)]
     if wrong or len(set(columns)) < len(columns):
@@ -293,16 +316,12 @@ def _refuse_names(cases: Sequence[Case], what: str) -> None:
     twice = [name for name, count in Counter(case.name for case in cases).items() if count > 1]
     if twice:
         raise CasesError(f"{what}: cases named twice: {listed(twice)}; each case needs a name of its own")
-    wrong = [repr(case.name) for case in cases if not _is_file_name(case.name)]
+    wrong = [repr(case.name) for case in cases if not is_case_name(case.name)]
     if wrong:
         raise CasesError(f"{what}: names of cases become names of files; these cannot: {listed(wrong)}")
     nobody = [case.name for case in cases if not case.patient]
     if nobody:
         raise CasesError(f"{what}: cases without a patient: {listed(nobody)}; without one, leaks cannot be seen")
-
-
-def _is_file_name(name: str) -> bool:
-    return bool(name) and name.isprintable() and not name.startswith(".") and not set(name) & set("/\\")
 
 
 def _refuse_split(what: object, splits: set[str]) -> None:
@@ -338,4 +357,7 @@ def _cell(case: Case, role: str, home: Path) -> str:
     if role not in case.images:
         return ""
     image = Path(os.path.abspath(case.images[role]))  # noqa: PTH100
-    return (image.relative_to(home) if image.is_relative_to(home) else image).as_posix()
+    text = (image.relative_to(home) if image.is_relative_to(home) else image).as_posix()
+    if text == text.strip():
+        return text
+    return f"{text}/." if text.startswith("/") else f"./{text}/."  # readers strip cells

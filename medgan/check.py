@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from medgan.alignment import Misalignment, misalignment, shrunk
 from medgan.artefacts import Artefacts, artefacts
-from medgan.cases import Case, read_cases
+from medgan.cases import Case, read_cases, tell_alike
 from medgan.errors import CasesError, InputError, MedganError, OutputError
 from medgan.findings import Checked, CheckedCase, write_findings
 from medgan.formats import read
+from medgan.leaks import is_map, voxel_hash
 from medgan.outliers import outliers
 from medgan.plausible import Fault, doubts
 from medgan.prep import foreground, resample
@@ -29,6 +33,7 @@ __all__ = ["Checked", "CheckedCase", "check", "examined", "pose_faults"]
 MOST_SHIFT_MM, MOST_TURN_DEG = 2.0, 2.0
 MOST_DISAGREEMENT_MM, LEAST_MIRROR_GAIN = 2.5, 0.25
 SAME_GRID_MM = 0.1
+_NO_IMAGE = {"not finite", "too large", "constant"}
 MOST_UNCOVERED = 0.02
 _LEAST_OVERLAP, _USUAL_OVERLAP, _NEAR_MM = 0.5, 0.95, 10.0
 _Pair = tuple[str, float, float | None, Misalignment | None, list[Fault]]
@@ -37,8 +42,9 @@ _Pair = tuple[str, float, float | None, Misalignment | None, list[Fault]]
 def check(table: Path, *, out: Path | None = None, hu: Sequence[str] = (), processes: int = 1) -> Checked:
     """Look at every case of a table: can its images be read, do they lie upon one another, are their values plausible?
 
-    The first image of a case (`a` where there is one) is compared with each other one but `mask`, and then the cases
-    with one another. A case that cannot be read is a finding; the others go on.
+    The first image of a case (`a` where there is one) is compared with each other one but masks and label maps, and
+    then the cases with one another. A case that cannot be read, as its file is missing or damaged, is a finding; the
+    others go on.
 
     Args:
         table: of cases, as `medgan index` writes it.
@@ -60,11 +66,10 @@ def check(table: Path, *, out: Path | None = None, hu: Sequence[str] = (), proce
         >>> found.exit_code, found.cases[0].faults[0].kind
         (1, 'constant')
     """
-    cases = read_cases(Path(table), required=())
+    cases = read_cases(Path(table), required=(), present=False)
     _refuse_unknown(hu, cases, table)
-    if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise OutputError(f"{out}: is a file; name a folder")
-    with copies(min(processes, len(cases)), "checks cases") as over:
+    tell_alike(cases, table)
+    with _writable(out and Path(out)), copies(min(processes, len(cases)), "checks cases") as over:
         found = list(track(over(partial(_read_and_examined, hu=tuple(hu)), cases), "check", len(cases)))
     checked = Checked(tuple(sorted(_compared_with_others(found), key=_badness)))
     if out is not None:
@@ -77,16 +82,18 @@ def examined(name: str, volumes: Mapping[str, Volume], *, patient: str = "") -> 
 
     Args:
         name: of the case.
-        volumes: by role; `mask` is no image.
+        volumes: by role; `mask` and what holds labels are no images.
         patient: whose they are.
     """
-    images = {role: volume.without_padding() for role, volume in volumes.items() if role != "mask"}
+    images = {role: volume.without_padding() for role, volume in volumes.items() if not _is_labels(role, volume)}
     doubted = {role: doubts(volume, role) for role, volume in images.items()}
     faults = [fault for own in doubted.values() for fault in own]
-    sound = {role: image for role, image in images.items() if np.isfinite(image.array).all() and np.ptp(image.array)}
+    sound = {role: image for role, image in images.items() if not {one.kind for one in doubted[role]} & _NO_IMAGE}
     plausible = {role: image for role, image in sound.items() if not any(one.excludes for one in doubted[role])}
     traces = {role: artefacts(volume) for role, volume in plausible.items()}
-    faults += [fault for role, seen in traces.items() for fault in seen.faults(role)] + list(_of_mask(volumes))
+    faults += [fault for role, seen in traces.items() for fault in seen.faults(role)] + list(
+        _of_labels(volumes, images)
+    )
     first = next(iter(images), "")
     pairs = [_pair(sound, first, role) for role in sound if role != first and first in sound]
     faults += [
@@ -103,9 +110,34 @@ def examined(name: str, volumes: Mapping[str, Volume], *, patient: str = "") -> 
         pose=pose,
         traces=traces,
         numbers=_numbers(plausible, traces, pose),
-        digests={role: _digest(volume) for role, volume in images.items()},
+        digests={role: voxel_hash(volume) for role, volume in images.items()},
         faults=_in_order(faults),
     )
+
+
+@contextmanager
+def _writable(folder: Path | None) -> Iterator[None]:
+    """Find out before the work whether its results can be written; an interrupt leaves no new folder."""
+    if folder is None:
+        yield
+        return
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        told = (
+            "is a file; name a folder" if folder.is_file() else f"cannot be written ({error.strerror}); choose another"
+        )
+        raise OutputError(f"{folder}: {told}") from None
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _in_order(faults: Iterable[Fault]) -> tuple[Fault, ...]:
@@ -134,7 +166,11 @@ def _read_and_examined(case: Case, hu: Sequence[str]) -> CheckedCase:
             faults.append(Fault("unreadable", f"{role} cannot be read ({error})", "replace the file"))
         else:
             volumes[role] = replace(volume, unit="HU") if role in hu else volume
-    seen = examined(case.name, volumes, patient=case.patient)
+    try:
+        seen = examined(case.name, volumes, patient=case.patient)
+    except (MedganError, MemoryError, RuntimeError, ValueError, ArithmeticError) as error:
+        seen = CheckedCase(case.name, case.patient)
+        faults.append(Fault("not judged", f"it cannot be looked at ({error})", "look at its images"))
     return replace(seen, images=dict(case.images), faults=_in_order([*faults, *seen.faults]))
 
 
@@ -221,15 +257,27 @@ def _of_place(pose: Misalignment, names: str) -> Iterator[Fault]:
         yield Fault("turned", f"{names} are turned by {pose.turn_deg:.1f}°", "register them (medgan prepare)")
 
 
-def _of_mask(volumes: Mapping[str, Volume]) -> Iterator[Fault]:
-    if "mask" not in volumes or len(volumes) < 2:
-        return
-    mask, (first, a) = volumes["mask"], next((role, one) for role, one in volumes.items() if role != "mask")
-    if not mask.reorient(a.grid.orientation).grid.same_as(a.grid, tolerance_mm=SAME_GRID_MM):
-        reason = f"mask and {first} are on different grids: {mask.grid.describe()}, {a.grid.describe()}"
-        yield Fault("mask", reason, "resample the mask")
-    if not mask.array.any():
+def _is_labels(role: str, volume: Volume) -> bool:
+    """Files of other programs do not say so; then a and b are images all the same."""
+    return role == "mask" or volume.unit == "label" or (role not in ("a", "b") and is_map(volume.array))
+
+
+def _of_labels(volumes: Mapping[str, Volume], images: Mapping[str, Volume]) -> Iterator[Fault]:
+    for role in (role for role in volumes if role not in images):
+        for first, image in list(images.items())[:1]:
+            if not volumes[role].reorient(image.grid.orientation).grid.same_as(image.grid, tolerance_mm=SAME_GRID_MM):
+                told = f"{volumes[role].grid.describe()}, {image.grid.describe()}"
+                yield Fault("mask", f"{role} and {first} are on different grids: {told}", f"resample the {role}")
+    if "mask" in volumes:
+        yield from _of_mask(volumes["mask"].array)
+
+
+def _of_mask(mask: npt.NDArray[Any]) -> Iterator[Fault]:
+    if not mask.any():
         yield Fault("mask", "the mask is empty", "draw it, or leave the cell empty")
+    elif ((mask != 0) & (mask != mask.max())).any():
+        reason = f"the mask has values from {mask.min():g} to {mask.max():g}, and all but 0 count"
+        yield Fault("mask", reason, "see whether it is one, or an image or probabilities", excludes=False)
 
 
 # --- the cohort -------------------------------------------------------------------------------------------------------
@@ -250,7 +298,7 @@ def _compared_with_others(cases: Sequence[CheckedCase]) -> list[CheckedCase]:
 def _copies(case: CheckedCase, seen: dict[str, str]) -> Iterator[Fault]:
     """Images that another role or an earlier case has too, voxel for voxel; remembers those of this case."""
     own: dict[str, str] = {}
-    for role, digest in case.digests.items():
+    for role, digest in ((role, digest) for role, digest in case.digests.items() if digest):
         if digest in own:
             yield Fault("copy", f"{own[digest]} and {role} are the same image", "correct the table")
         elif digest in seen:
@@ -258,11 +306,6 @@ def _copies(case: CheckedCase, seen: dict[str, str]) -> Iterator[Fault]:
         own.setdefault(digest, role)
     for digest in own:
         seen.setdefault(digest, case.name)
-
-
-def _digest(volume: Volume) -> str:
-    array = np.ascontiguousarray(volume.reorient("RAS").array, dtype=np.float32)
-    return hashlib.sha256(f"{array.shape}".encode() + array.tobytes()).hexdigest()
 
 
 def _numbers(

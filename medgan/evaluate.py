@@ -227,7 +227,7 @@ def _scored(matches: Sequence[Match], task: _Task, out: Path | None, processes: 
 
 
 def _key(found: Match, task: _Task) -> str:
-    refused = {"refused": found.refused} if found.refused else {}
+    refused = {name: told for name in ("refused", "hint") if (told := getattr(found, name))}
     return key_of(found.paths, {"task": asdict(task), "case": found.case, **refused})
 
 
@@ -242,10 +242,11 @@ def _case(task: _Task, todo: tuple[Match, str]) -> Scored:
 
 
 def _row(found: Match, task: _Task) -> Row:
-    if found.pred is None:
-        return blank(found.case, NO_PREDICTION, task.how)
-    if found.ref is None:
-        return blank(found.case, NO_REFERENCE, task.how)
+    if found.pred is None or found.ref is None:
+        status = NO_PREDICTION if found.pred is None else NO_REFERENCE
+        return blank(
+            found.case, status, task.how, found.hint and f"{status}: not scored; {found.hint}: name them alike"
+        )
     if found.refused:
         return blank(found.case, REFUSED, task.how, found.refused)
     try:

@@ -40,7 +40,7 @@ class CheckedCase:
         pose: how the other image lies; None where that could not be told.
         traces: what was seen of each image, by role.
         numbers: what is compared with other cases, by name.
-        digests: a hash of the voxels of each image, by role.
+        digests: a hash of the voxels of each image, by role; "" where equal ones would prove nothing.
         faults: what is wrong, what excludes the case first.
     """
 

@@ -12,11 +12,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from medgan.cases import FIXED_COLUMNS, SPLITS, Case, listed, write_cases
-from medgan.errors import CasesError, GeometryError, InputError, MedganError
+from medgan.cases import FIXED_COLUMNS, SPLITS, Case, listed, tell_alike, write_cases
+from medgan.errors import CasesError, GeometryError, InputError, MedganError, OutputError
 from medgan.formats import Header, read, read_header
 from medgan.layouts import LAYOUTS, find, synthrad
 from medgan.leaks import Seen, leaks, look_at
+from medgan.names import is_case_name, is_text
 from medgan.progress import say, track
 from medgan.splits import Sharing, table_paths
 from medgan.volume import Grid, Volume
@@ -88,17 +89,18 @@ def index(
             shares out those with a alone, with b alone and with both one by one, so that each has some of all.
         unregistered: accept images of a case on different grids, as they come from the scanner: for `check` and
             `prepare`, which lays them upon one another.
-        leave_out: leave out, and tell of, cases that lack an image, that cannot be read, whose images lie on different
-            grids or are one image, instead of refusing all. A leak is refused all the same.
+        leave_out: leave out, and tell of, cases whose name cannot stand in a table, that lack an image, that cannot be
+            read, whose images lie on different grids, show nothing or are one image, instead of refusing all. A leak is
+            refused all the same.
 
     Returns:
         The cases, sorted by name; with folds, as the first table has them.
 
     Raises:
         InputError: if there is no such folder or layout.
-        CasesError: if no case is found, one lacks an image, an image cannot be read, or one person is in two splits:
-            by the patient identifiers or UIDs in DICOM headers, or by images that are equal, voxel for voxel. What only
-            looks alike is told.
+        CasesError: if no case is found, one lacks an image, an image cannot be read or is of one value alone, or one
+            person is in two splits: by the patient identifiers or UIDs in DICOM headers, or by images that are equal,
+            voxel for voxel. What only looks alike is told.
         GeometryError: if the images of a case are on different grids; names both.
         OutputError: if the table cannot be written.
     """
@@ -112,14 +114,18 @@ def index(
         raise InputError(f"unknown layout {layout!r} (accepted: {', '.join(LAYOUTS)})")
     if layout == "synthrad" and not images:
         a, b, mask = synthrad.named(folder, a, b, mask)
+    if Path(out).is_dir():
+        raise OutputError(f"{out}: is a folder; name the file of the table, such as {Path(out) / 'cases.csv'}")
     wanted = _wanted(_roles(a, b, images, translators=bool(contrasts) or unpaired), contrasts or {}, mask)
-    cases = find(layout, folder, wanted, table=Path(out))
+    cases = _stripped(find(layout, folder, wanted, table=Path(out)))
     usable = partial(_usable, leave_out=leave_out)
+    cases = usable(cases, *_misnamed(cases))
     if unpaired:
         cases = [case for case in cases if case.images.keys() & {"a", "b"}]
     else:
         cases = usable(cases, *_incomplete(folder, cases, wanted, contrasts or {}))
     cases = _labelled(_renamed(cases, patients), conditions)
+    tell_alike(cases, folder)
     sharing.tables(cases)  # refuses what contradicts itself before hours of reading
     headers, unread = _each(cases, read_header, "reading headers")
     cases = usable(cases, unread, CasesError, "images that cannot be read", "mend or remove them")
@@ -155,6 +161,24 @@ def _roles(a: str | None, b: str | None, images: Mapping[str, str] | None, *, tr
             "name either both a and b, the images of a translator, or those of a sampler alone: --image t1=t1.nii.gz"
         )
     return {"a": a, "b": b}
+
+
+def _stripped(cases: Sequence[Case]) -> list[Case]:
+    """Named without white space around, as readers of tables see them."""
+    return [replace(case, name=case.name.strip(), patient=case.patient.strip()) for case in cases]
+
+
+def _misnamed(cases: Sequence[Case]) -> tuple[Faults, type[MedganError], str, str]:
+    """Cases that a table cannot name, or that have a name together."""
+    counts, faults = Counter(case.name for case in cases), defaultdict(list)
+    for case in cases:
+        place = repr(str(next(iter(case.images.values()))))
+        if counts[case.name] > 1:
+            faults[case.name].append(f"{case.name} is there several times, as in {place}")
+        elif not is_case_name(case.name) or not all(map(is_text, case.images.values())):
+            faults[case.name].append(f"{case.name!r}, as in {place}")
+    remedy = "rename these folders or files: names are printable, start with no dot, and have 200 letters at most"
+    return faults, CasesError, "cases that a table cannot name", remedy
 
 
 def _incomplete(
@@ -263,7 +287,7 @@ def _each(cases: list[Case], look: Callable[[Path], T], label: str) -> tuple[dic
     for case, role, path in track([(c, role, path) for c in cases for role, path in c.images.items()], label):
         try:
             seen[case.name][role] = look(path)
-        except MedganError as error:
+        except (MedganError, OSError) as error:
             bad[case.name].append(f"{case.name}, {role}: {error}")
     return seen, bad
 
@@ -322,9 +346,19 @@ def _seen(cases: list[Case], usable: Callable[..., list[Case]]) -> tuple[list[Ca
         if one.error:
             bad[one.case.name].append(f"{one.case.name}, {one.role}: {one.error}")
     cases = usable(cases, bad, CasesError, "images that cannot be read", "mend or remove them")
+    cases = usable(cases, _blank(seen), CasesError, "images that show nothing", "mend or remove them")
     cases = usable(cases, _twins(seen), CasesError, "one image in two roles", "correct the patterns")
     names = {case.name for case in cases}
     return cases, [one for one in seen if one.case.name in names]
+
+
+def _blank(seen: Sequence[Seen]) -> Faults:
+    """Images of one value alone, as an export that failed leaves behind."""
+    faults: Faults = defaultdict(list)
+    for one in seen:
+        if one.fingerprint and one.fingerprint.is_blank:
+            faults[one.case.name].append(f"{one.case.name}, {one.role}: all voxels are equal")
+    return faults
 
 
 def _twins(seen: Sequence[Seen]) -> Faults:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from medgan.cases import read_cases
 from medgan.errors import InputError
+from medgan.names import loosely
 
 __all__ = ["MAPS", "Match", "map_path", "match"]
 
@@ -25,7 +26,10 @@ _NAME = r"[^/]+?"
 
 @dataclass(frozen=True)
 class Match:
-    """Where the volumes of one case are; None for what is missing. `refused` says why it is not to be scored."""
+    """Where the volumes of one case are; None for what is missing.
+
+    `refused` says why it is not to be scored, `hint` which case on the other side may be meant.
+    """
 
     case: str
     pred: Path | None
@@ -37,6 +41,7 @@ class Match:
     source: Path | None = None
     patient: str = ""
     refused: str = ""
+    hint: str = ""
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -122,8 +127,9 @@ def _matched(pred: Path, refs: _Found, masks: _Found | None, stds: _Found | None
     both = [case for case in refs.cases if case in preds]
     if not both:
         seen = f"{pred} has {_some(preds)}, {refs.path} has {_some(refs.cases)}"
+        hints = "".join(f" ({case}: {_hint(case, refs.cases)})" for case in preds if _hint(case, refs.cases))
         raise InputError(
-            f"no case is in both: {seen}; name them alike, or name rules such as FOLDER/{{case}}_ct.nii.gz"
+            f"no case is in both: {seen}{hints}; name them alike, or name rules such as FOLDER/{{case}}_ct.nii.gz"
         )
     inside, spread = _masks(masks, both), _stds(stds, {case: preds[case] for case in both})
     cases = sorted({**refs.cases, **preds})
@@ -135,9 +141,16 @@ def _matched(pred: Path, refs: _Found, masks: _Found | None, stds: _Found | None
             inside.get(case),
             spread.get(case),
             patient=patients.get(case, case),
+            hint="" if case in both else _hint(case, preds if case in refs.cases else refs.cases),
         )
         for case in cases
     ]
+
+
+def _hint(case: str, others: Iterable[str]) -> str:
+    """The case of the other side whose name differs only in capitals or white space."""
+    near = next((repr(other) for other in others if loosely(other) == loosely(case)), "")
+    return near and f"the other side has {near}, which differs only in capitals or white space"
 
 
 def _with_labels(matches: Iterable[Match], preds: _Found, refs: _Found) -> Iterator[Match]:

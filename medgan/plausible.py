@@ -14,6 +14,7 @@ from medgan.volume import Volume
 __all__ = ["Fault", "doubts"]
 
 Array = npt.NDArray[Any]
+_MOST = 1e18  # whose square 32 bits still hold
 _NO_AIR_ABOVE_HU = -200
 _SOFT_TISSUE_BELOW_HU, _SOFT_TISSUE_ABOVE_HU = 500, -700
 _CLIPPED_SHARE, _SPOILT_SHARE, _WRAPPED_SHARE = 1e-3, 1e-2, 1e-4
@@ -45,6 +46,7 @@ def doubts(volume: Volume, name: str = "the image") -> list[Fault]:
     |---|---|
     | `constant` | all voxels are equal |
     | `not finite` | NaN or infinite voxels |
+    | `too large` | values beyond 1e18, of which no program can make squares |
     | `inverted` | the corners are far brighter than the middle |
     | `clipped` | too many voxels at the greatest value: excluded from 1 %, told from 0.1 % |
     | `wrapped` | neighbours that differ by all that 8 or 16 bits hold: values ran over the end |
@@ -67,6 +69,8 @@ def doubts(volume: Volume, name: str = "the image") -> list[Fault]:
     if not np.isfinite(array).all():
         count = int(array.size - np.isfinite(array).sum())
         return [Fault("not finite", f"{name} has {count} voxels that are no numbers", "export it again")]
+    if max(abs(float(array.min())), abs(float(array.max()))) > _MOST:
+        return [Fault("too large", f"{name} has values beyond {_MOST:g}", "export it again: no scanner measures such")]
     if array.min() == array.max():
         return [Fault("constant", f"all voxels of {name} are {array.flat[0]:g}", "export it again, or leave it out")]
     if wrapped := list(_wrapped(array, name)):

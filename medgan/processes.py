@@ -149,14 +149,30 @@ def copies(count: int, what: str) -> Iterator[Mapped]:
     from concurrent.futures.process import BrokenProcessPool
 
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of idle threads, as numpy's
+        others = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), follow_parent)
         try:
             with pool:
+                with _uninterrupted():
+                    pool.submit(int)  # starts the copies; half started, they would be waited for without end
                 yield pool.map
         except BrokenProcessPool as error:
             raise InputError(
                 f"a process that {what} was killed, as systems do when memory runs out; free memory, or do less at once"
             ) from error
+        finally:  # of a pool that Ctrl-C has hit at a bad moment, copies wait for work, and Python's end for them
+            for left in set(multiprocessing.active_children()) - others:
+                left.kill()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C comes after this, not in it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with(parent: BaseProcess | None) -> None:

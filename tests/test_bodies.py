@@ -84,6 +84,15 @@ def test_outside_the_mask_is_air() -> None:
     mask = Volume((image.array > 6).astype(np.uint8), grid, "label")
     assert without_background(image, mask).array.ravel().tolist() == [3, 3, 3, 3, 7, 8, 9, 10]
     assert without_background(image, mask, value=-5).array.min() == -5
+    assert without_background(image, mask, value=0.0).array.dtype == np.int16
+    assert without_background(image, mask, value=0.0).array.min() == 0
+    for value in (0.5, 40000.0, float("nan")):
+        with pytest.raises(InputError, match="int16 cannot hold"):
+            without_background(image, mask, value=value)
+    real = image.with_array(image.array.astype(np.float32))
+    assert without_background(real, mask, value=0.5).array.min() == 0.5
+    with pytest.raises(InputError, match=r"float32 cannot hold 1e\+39"):
+        without_background(real, mask, value=1e39)
     with pytest.raises(GeometryError, match="the mask is on"):
         without_background(image, mask.crop((0, 0, 0), (1, 2, 2)))
     with pytest.raises(InputError, match="uint8 cannot hold -1000"):

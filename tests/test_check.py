@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -91,6 +92,40 @@ def test_masks_are_looked_at(phantom: Head) -> None:
     assert kinds(found) == ["mask", "mask"]
     assert found.pair == ()
     assert kinds(examined("p1", {"a": phantom.mr, "mask": phantom.body.reorient("PIL")})) == []
+
+
+def test_maps_of_labels_are_no_images(phantom: Head) -> None:
+    """Whoever wrote them; slices of a label are alike without being copies."""
+    inside = phantom.body.array
+    marked = phantom.body.with_array(3 * inside, unit="label")
+    unmarked = replace(phantom.body.with_array(2 * inside), unit="a.u.")
+    found = examined("p1", {"a": phantom.mr, "organs": marked, "bones": unmarked})
+    assert (found.pair, kinds(found), found.digests.keys()) == ((), [], {"a"})
+    elsewhere = marked.crop((0, 0, 0), (30, 30, 30))
+    assert kinds(examined("p1", {"a": phantom.mr, "organs": elsewhere})) == ["mask"]
+
+
+def test_a_graded_mask_is_told(phantom: Head) -> None:
+    mask = phantom.body.with_array((phantom.body.array * phantom.mr.array).astype(np.float32))
+    found = examined("p1", {"a": phantom.mr, "mask": mask})
+    assert (kinds(found), found.is_excluded) == (["mask"], False)
+
+
+def test_what_breaks_a_measure_is_a_finding_of_its_case(
+    table: Path, monkeypatch: pytest.MonkeyPatch, phantom: Head
+) -> None:
+    module, real = importlib.import_module("medgan.check"), examined
+
+    def broken(name: str, *rest: Any, **more: Any) -> CheckedCase:
+        if name == worst:
+            raise ValueError("too many bins")
+        return real(name, *rest, **more)
+
+    worst = read_cases(table, required=(), present=False)[0].name
+    monkeypatch.setattr(module, "examined", broken)
+    found = {case.name: case for case in check(table).cases}
+    assert "it cannot be looked at (too many bins)" in [fault.reason for fault in found[worst].faults]
+    assert len(found) > 1
 
 
 @pytest.mark.slow

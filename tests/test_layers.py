@@ -16,7 +16,7 @@ import medgan
 PACKAGE = Path(medgan.__file__).parent
 ROWS = [
     {"errors"},
-    {"settings", "processes", "declared"},
+    {"settings", "processes", "declared", "names"},
     {"volume", "atomic", "progress", "imageset"},
     {"formats", "prep", "nets", "losses", "penalties", "metrics", "pictures", "baselines", "itk"},
     {"cases", "cache", "device", "conditions", "schedule", "alignment", "plausible", "bodies"},

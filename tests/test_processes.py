@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -216,3 +217,20 @@ def test_a_batch_that_cannot_be_shared_is_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="2 patches cannot be shared by 8 processes"):
         train(tiny_cohort / "tiny.yaml", out=tmp_path / "run", device="cpu")
+
+
+STARTING = """
+import os, signal
+from medgan.processes import copies
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
+with copies(2, "counts") as over:
+    print(list(over(abs, [-1])))
+"""
+
+
+def test_ctrl_c_while_copies_start_is_neither_lost_nor_waited_on() -> None:
+    done = subprocess.run([sys.executable, "-c", STARTING], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGINT
+    assert done.stdout == ""
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+    assert "Exception ignored" not in done.stderr

@@ -44,16 +44,17 @@ def export_cohort(
 
     Raises:
         CasesError: if a table cannot be used.
-        InputError: if the layout is unknown, a role is not in the table, a name cannot stand there, an image cannot be
-            read, or the images of a case are not on one grid where the layout wants that.
+        InputError: if the layout is unknown, a role is not in the table, a name cannot stand there, images cannot be
+            read, are of one value or the same in two roles, or those of a case are not on one grid where the layout
+            wants that.
         OutputError: if the folder cannot be written or holds something.
     """
     out = Path(out)
     if to not in LAYOUTS:
         raise InputError(f"{to}: is no layout (accepted: {', '.join(LAYOUTS)})")
     refuse_full_folder(out)
-    cases = read_cases(Path(table), required=())
-    found = cohort_of(cases, label, names or {}, [read_cases(Path(one), required=()) for one in folds], out.name)
+    cases, *others = (read_cases(Path(one), required=(), present=False) for one in (table, *folds))
+    found = cohort_of(cases, label, names or {}, others, out.name)
     with replacing(out) as temporary:
         temporary.mkdir()
         LAYOUTS[to](found, temporary)

@@ -113,7 +113,11 @@ def _about(cohort: Cohort, case: Case, role: str, reference: str) -> dict[str, A
 
 def _provenance(folder: Path) -> dict[str, Any]:
     path = folder / _PROVENANCE
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    try:
+        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged ({error}); prepare its case again, or remove it") from None
+    return told if isinstance(told, dict) else {}
 
 
 def _participants(cohort: Cohort, folder: Path, names: dict[str, tuple[str, str]]) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from medgan.cases import Case, listed
-from medgan.errors import InputError
+from medgan.errors import InputError, MedganError
 from medgan.formats import read, read_header, write
 from medgan.formats.sidecar import sidecar_path
+from medgan.leaks import voxel_hash
 from medgan.volume import Volume
 
-__all__ = ["Cohort", "Labels", "cohort_of", "copied", "labelled", "refuse_other_grids", "write_json"]
+__all__ = ["Cohort", "Labels", "cohort_of", "copied", "labelled", "refuse_lacking", "refuse_other_grids", "write_json"]
 
 KNOWN = {
     "t1": "T1w",
@@ -87,8 +88,9 @@ def cohort_of(
     """Look which roles are labels, and name the others.
 
     Raises:
-        InputError: if a role is not there, or an image cannot be read.
+        InputError: if a role is not there, or images cannot be used: all of them are named.
     """
+    _refuse_unusable(cases)
     seen = {role: _first(cases, role) for role in dict.fromkeys(role for case in cases for role in case.images)}
     if unknown := [role for role in (*names, *([label] if label else [])) if role not in seen]:
         raise InputError(f"{listed(unknown)}: no column of the table (seen: {', '.join(seen)})")
@@ -140,21 +142,57 @@ def refuse_other_grids(case: Case, roles: Sequence[str]) -> None:
     Raises:
         InputError: naming the case.
     """
-    first, *others = [role for role in roles if role in case.images]
-    grid = read_header(case.images[first]).grid
-    for role in others:
-        other = read_header(case.images[role]).grid
-        if not grid.same_as(other, tolerance_mm=SAME_GRID_MM):
+    there = [role for role in roles if role in case.images]
+    for first, role in ((there[0], other) for other in there[1:]):
+        one, other = (read_header(case.images[name]).grid for name in (first, role))
+        if not one.same_as(other, tolerance_mm=SAME_GRID_MM):
             raise InputError(
-                f"{case.name}: {first} and {role} are on different grids ({grid.describe()}, {other.describe()}); "
+                f"{case.name}: {first} and {role} are on different grids ({one.describe()}, {other.describe()}); "
                 "bring them onto one by medgan prepare"
             )
+
+
+def refuse_lacking(wanted: Iterable[tuple[Case, Sequence[str]]], who: str) -> None:
+    """Refuse cases without what a layout wants of them.
+
+    Args:
+        wanted: the roles of each case.
+        who: wants them.
+
+    Raises:
+        InputError: naming the cases.
+    """
+    lacking = [f"{case.name} has no {role}" for case, roles in wanted for role in roles if role not in case.images]
+    if lacking:
+        raise InputError(f"{who} wants every channel and label of a case: {listed(lacking)}; leave these cases out")
 
 
 def write_json(path: Path, values: Any) -> None:
     """Plain values, as text that people can read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _refuse_unusable(cases: Sequence[Case]) -> None:
+    """Other tools would fall over them late, or not at all."""
+    if lines := [f"{case.name}: {reason}" for case in cases if (reason := _doubt(case))]:
+        raise InputError(f"{len(lines)} cases cannot be exported: {listed(lines)}; mend them, or remove their lines")
+
+
+def _doubt(case: Case) -> str:
+    """Why a case cannot be used, or nothing; masks and labels may be empty, and alike."""
+    seen: dict[str, str] = {}
+    for role, path in case.images.items():
+        try:
+            volume = read(path)
+        except (MedganError, OSError) as error:
+            return f"{role}: {error}"
+        if role != "mask" and volume.unit != "label" and volume.array.min() == volume.array.max():
+            return f"{role} is constant ({volume.array.flat[0]:g} everywhere)"
+        if (found := voxel_hash(volume)) in seen:
+            return f"{seen[found]} and {role} are the same image"
+        seen |= {found: role} if found else {}
+    return ""
 
 
 def _first(cases: Sequence[Case], role: str) -> Path:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medgan import __version__
-from medgan.cases import Case, listed
+from medgan.cases import Case
 from medgan.errors import InputError
-from medgan.export_cohort.cohort import Cohort, copied, labelled, refuse_other_grids, write_json
+from medgan.export_cohort.cohort import Cohort, copied, labelled, refuse_lacking, refuse_other_grids, write_json
 from medgan.formats import read, write
 
 __all__ = ["lay_out"]
@@ -67,11 +67,7 @@ def _refuse_incomplete(cohort: Cohort, train: Sequence[Case]) -> None:
         case.name: [*cohort.images, *([cohort.label] if cohort.label and case in train else [])]
         for case in cohort.cases
     }
-    lacking = [
-        f"{case.name} has no {role}" for case in cohort.cases for role in wanted[case.name] if role not in case.images
-    ]
-    if lacking:
-        raise InputError(f"nnU-Net wants every channel and label of a case: {listed(lacking)}; leave these cases out")
+    refuse_lacking(((case, wanted[case.name]) for case in cohort.cases), "nnU-Net")
     for case in cohort.cases:
         refuse_other_grids(case, wanted[case.name])
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from medgan.cases import Case
+from medgan.cases import Case, listed
 from medgan.layouts import bids, decathlon, patterns, synthrad
+from medgan.progress import say
 
 __all__ = ["LAYOUTS", "find"]
 
@@ -39,4 +40,15 @@ def find(layout: str, folder: Path, wanted: Mapping[str, str], *, table: Path) -
         from medgan.layouts import dicom  # most other layouts need no pydicom
 
         return dicom.find(folder, wanted, links=table.with_name(f"{table.stem}_series"))
-    return _FIND[layout](folder, wanted)
+    cases = _FIND[layout](folder, wanted)
+    if layout != "decathlon" and (others := _passed_over(folder, cases, "sub" if layout == "bids" else "")):
+        say(f"Passed over, as nothing in them is named as wanted: {listed(others)}")
+    return cases
+
+
+def _passed_over(folder: Path, cases: list[Case], start: str) -> list[str]:
+    """Folders beside those of patients in which nothing was found, such as one whose files are called otherwise."""
+    images = [path for case in cases for path in case.images.values() if path.is_relative_to(folder)]
+    used = {path.relative_to(folder).parts[0] for path in images}
+    there = [one.name for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith(".")]
+    return [name for name in there if len(used) > 1 and name not in used and name.casefold().startswith(start)]

@@ -85,9 +85,11 @@ def _only(session: Session, role: str, wanted: _Named, found: Mapping[Path, _Nam
     paths = exact or list(found)
     if len(paths) > 1:
         apart = f"choose by naming what tells them apart: {found[paths[1]].within}"
+        names = [path.name for path in paths]
+        shown = names if len(set(names)) == len(names) else map(str, paths)
         raise CasesError(
             f"{'_'.join(filter(None, session))} has {len(paths)} images named {wanted}, wanted as {role}: "
-            f"{listed(path.name for path in paths)}; {'remove one of them' if exact else apart}"
+            f"{listed(shown)}; {'remove one of them' if exact else apart}"
         )
     return paths[0]
 

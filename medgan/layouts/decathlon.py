@@ -18,11 +18,12 @@ __all__ = ["find"]
 
 _TABLE = "dataset.json"
 _LABEL = "label"
+_LISTS = ("training", "validation", "test")
 _EXTENSIONS = (".nii.gz", ".nii")
 
 
 def find(folder: Path, wanted: Mapping[str, str]) -> list[Case]:
-    """The entries `training` and `test` of a dataset.json, each a case and a patient of its own.
+    """The entries `training`, `validation` and `test` of a dataset.json, each a case and a patient of its own.
 
     Args:
         folder: with dataset.json.
@@ -34,6 +35,7 @@ def find(folder: Path, wanted: Mapping[str, str]) -> list[Case]:
 
     Raises:
         CasesError: if the file is missing or another, a modality is unknown, or one file holds several modalities.
+            Images that are not there are for the caller to find, case by case.
 
     Example:
         With `"modality": {"0": "FLAIR", "1": "T1w"}`, `{"a": "T1w"}` finds `imagesTr/x_0001.nii.gz` as a of the case x.
@@ -46,9 +48,7 @@ def find(folder: Path, wanted: Mapping[str, str]) -> list[Case]:
         entries = {name: entry for name, entry in entries.items() if entry.get(_LABEL)}
     if not entries:
         raise CasesError(f"{folder / _TABLE}: names no image" + " with a label" * (None in channels.values()))
-    cases = [_case(folder, name, entry, channels, modalities) for name, entry in sorted(entries.items())]
-    _refuse_missing(cases, folder)
-    return cases
+    return [_case(folder, name, entry, channels, modalities) for name, entry in sorted(entries.items())]
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -61,11 +61,12 @@ def _table(folder: Path) -> dict[str, Any]:
         raise CasesError(f"{folder}: has no {_TABLE}; give the folder of one task. It holds: {there}")
     try:
         table = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise CasesError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(table, dict) or not isinstance(table.get("training"), list):
-        raise CasesError(f"{path}: is no table of the Decathlon: it has no list `training`")
-    return table
+    except (OSError, ValueError, RecursionError) as error:
+        raise CasesError(f"{path}: cannot be read ({error}); mend it, or copy it again") from None
+    wrong = [key for key in _LISTS if not isinstance(table, dict) or not isinstance(table.get(key) or [], list)]
+    if wrong or not isinstance(table.get("training"), list):
+        raise CasesError(f"{path}: is no table of the Decathlon: it has no list `{(wrong or _LISTS)[0]}`")
+    return dict(table)
 
 
 def _modalities(table: Mapping[str, Any], folder: Path) -> list[str]:
@@ -90,7 +91,7 @@ def _channel(text: str, role: str, modalities: list[str], folder: Path) -> int |
 
 def _entries(table: Mapping[str, Any], folder: Path) -> dict[str, Mapping[str, Any]]:
     """What the table says of each case, by name."""
-    listed_ = [*table["training"], *(table.get("test") or [])]
+    listed_ = [one for key in _LISTS for one in table.get(key) or []]
     entries = [{"image": one} if isinstance(one, str) else one for one in listed_]
     if wrong := [one for one in entries if not isinstance(one, dict) or not _images(one)]:
         raise CasesError(f"{folder / _TABLE}: entries without an `image`: {listed(map(repr, wrong), most=2)}")
@@ -149,9 +150,3 @@ def _image(folder: Path, name: str, entry: Mapping[str, Any], channel: int, moda
         f"medgan reads 3-D ones: split each once, by nibabel.four_to_three or fslsplit, into files named "
         f"{stem.name}_0000{extension}, {stem.name}_0001{extension} … beside it, and index again"
     )
-
-
-def _refuse_missing(cases: list[Case], folder: Path) -> None:
-    missing = [str(path) for case in cases for path in case.images.values() if not path.exists()]
-    if missing:
-        raise CasesError(f"{folder / _TABLE}: names {len(missing)} files that are not there: {listed(missing)}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from medgan.cases import Case, listed
 from medgan.errors import CasesError, OutputError
 from medgan.formats.dicom import Series, find_series
+from medgan.names import loosely
 from medgan.progress import say
 
 __all__ = ["find"]
@@ -152,6 +153,19 @@ def _tell_unusable(found: Sequence[Series], rules: Mapping[str, _Rule]) -> None:
         say(
             f"Warning: {len(nameless)} studies have no PatientID; each is taken for a person of its own, unless you "
             "say otherwise by `patients`"
+        )
+    _tell_alike({one.patient_id.strip() for one in fitting if _is_usable(one)} - {""})
+
+
+def _tell_alike(identifiers: set[str]) -> None:
+    """By the names that they have in the table."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for identifier in sorted(identifiers):
+        groups[loosely(identifier)].append(_named("p", identifier))
+    if people := [" and ".join(own) for own in groups.values() if len(own) > 1]:
+        say(
+            f"Warning: PatientIDs differ only in capitals or white space: those of {listed(people)}; if they are of "
+            "one person, say so by `patients`"
         )
 
 

@@ -73,8 +73,14 @@ def _found(folder: Path) -> Found:
     found: Found = defaultdict(dict)
     for path in sorted(folder.glob("**/*")):
         extension = next((one for one in _EXTENSIONS if path.name.lower().endswith(one)), None)
-        if extension and path.parent != folder:
-            found[path.parent][path.name[: -len(extension)].lower()] = path
+        if extension and path.parent != folder and not path.name.startswith("."):
+            name = path.name[: -len(extension)].lower()
+            if name in found[path.parent]:
+                raise CasesError(
+                    f"{path.parent}: has two images called {name}, {found[path.parent][name].name} and "
+                    f"{path.name}; keep one"
+                )
+            found[path.parent][name] = path
     if not found:
         raise CasesError(f"{folder}: has no folders with images, as SynthRAD has: 1PA001/mr.nii.gz, ct.nii.gz")
     return found

@@ -125,19 +125,19 @@ def _paths(cases: Sequence[Case]) -> Iterator[Path]:
     yield from (path for case in cases for path in _images(case))
 
 
-def _header(path: Path) -> Header | MedganError:
+def _header(path: Path) -> Header | Exception:
     try:
         return read_header(path)
-    except MedganError as error:
+    except (MedganError, OSError) as error:
         return error
 
 
-def _seen(case: Case, role: str, path: Path, header: Header | MedganError, size_mm: float) -> Seen:
-    if isinstance(header, MedganError):
+def _seen(case: Case, role: str, path: Path, header: Header | Exception, size_mm: float) -> Seen:
+    if isinstance(header, Exception):
         return Seen(case, role, error=str(header))
     try:
         return Seen(case, role, header, fingerprint(path, size_mm))
-    except MedganError as error:
+    except (MedganError, OSError) as error:
         return Seen(case, role, header, error=str(error))
 
 

@@ -19,9 +19,9 @@ from medgan.formats import read
 from medgan.leaks.looks import Look, is_map, look_of
 from medgan.volume import Volume
 
-__all__ = ["Fingerprint", "fingerprint"]
+__all__ = ["Fingerprint", "fingerprint", "voxel_hash"]
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,14 @@ class Fingerprint:
     """By what an image is known again.
 
     Args:
-        voxels: SHA-256 of its values in RAS order, in whatever format; "" of one value alone and of maps of labels.
+        voxels: as `voxel_hash` has it.
         look: its edges, see `look_of`; None if it has none to compare.
+        is_blank: whether all its voxels are equal.
     """
 
     voxels: str
     look: Look | None
+    is_blank: bool = False
 
 
 def fingerprint(path: Path, size_mm: float) -> Fingerprint:
@@ -55,13 +57,24 @@ def fingerprint(path: Path, size_mm: float) -> Fingerprint:
     return made
 
 
-def _made(volume: Volume, size_mm: float) -> Fingerprint:
-    array = np.ascontiguousarray(volume.reorient("RAS").array, dtype=np.float32)
-    if array.min() == array.max() or is_map(array):  # small structures make equal maps of different people
-        return Fingerprint("", None)
+def voxel_hash(volume: Volume) -> str:
+    """SHA-256 of the values in RAS order, in whatever format; "" of one value alone and of maps of labels.
+
+    Small structures make equal maps of different people.
+    """
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(volume.reorient("RAS").array, dtype=np.float32)
+    if array.min() == array.max() or is_map(array):
+        return ""
     digest = hashlib.sha256(f"{array.shape}".encode())
     digest.update(array.data)
-    return Fingerprint(digest.hexdigest(), look_of(volume, size_mm))
+    return digest.hexdigest()
+
+
+def _made(volume: Volume, size_mm: float) -> Fingerprint:
+    voxels = voxel_hash(volume)
+    is_blank = not voxels and bool(volume.array.min() == volume.array.max())
+    return Fingerprint(voxels, look_of(volume, size_mm) if voxels else None, is_blank)
 
 
 def _key(path: Path, size_mm: float) -> str:
@@ -80,7 +93,7 @@ def _kept(place: Path) -> Fingerprint | None:
     try:
         with np.load(place, allow_pickle=False) as held:
             look = np.asarray(held["look"], np.int8)
-            found = Fingerprint(str(held["voxels"]), look if look.size else None)
+            found = Fingerprint(str(held["voxels"]), look if look.size else None, bool(held["is_blank"]))
         os.utime(place)
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
         return None
@@ -92,4 +105,5 @@ def _keep(place: Path, made: Fingerprint) -> None:
     with replacing(place) as temporary:
         temporary.touch(mode=0o600)
         with temporary.open("wb") as stream:
-            np.savez_compressed(stream, voxels=made.voxels, look=np.empty(0) if made.look is None else made.look)
+            look = np.empty(0) if made.look is None else made.look
+            np.savez_compressed(stream, voxels=made.voxels, look=look, is_blank=made.is_blank)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medgan.cases import Case, listed, read_cases
+from medgan.cases import Case, listed, read_cases, tell_alike
 from medgan.errors import CasesError
 from medgan.leaks.compare import Leak, leaks, look_at
 from medgan.progress import say
@@ -17,12 +17,16 @@ __all__ = ["refuse_leaks", "trained_on"]
 def refuse_leaks(table: Path) -> None:
     """Refuse a table with one image in two splits; tell of cases in different splits that may be of one person.
 
+    Patients whose names differ only in capitals or white space are told, in whatever split.
+
     A PatientID that cases of two splits share is told only: it may be a placeholder, and `medgan index` has asked.
 
     Raises:
         CasesError: if images in different splits are equal, voxel for voxel, or share a UID; names the cases.
     """
-    seen = look_at(read_cases(table, required=()))
+    cases = read_cases(table, required=())
+    tell_alike(cases, table)
+    seen = look_at(cases)
     found = leaks(seen, lambda case: case.split)
     proven = [_told(leak) for leak in found if leak.is_proven]
     if proven:

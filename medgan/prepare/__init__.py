@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from medgan import __version__
-from medgan.cases import Case, listed, read_cases, write_cases
+from medgan.cases import Case, listed, read_cases, tell_alike, write_cases
 from medgan.errors import CasesError
 from medgan.prepare.cohort import (
     KEPT,
@@ -120,6 +120,7 @@ def prepare(
     without = Path(exclude) if exclude else None
     cases = read_cases(Path(table), required=(), exclude=without, to_prepare=True, present=False)
     _refuse_undeclared(plan, cases, Path(table))
+    tell_alike(cases, table)
     refuse_missing_libraries(plan)
     with claimed(home, plan):
         done = made(cases, plan, scaled(cases, plan, home, processes), home, processes)

@@ -57,7 +57,8 @@ __all__ = [
 TABLE, SETTINGS, SUMMARY, SCALES = "cases.csv", "prepare.yaml", "prepare.json", "harmonisation.json"
 PAGE = "report.html"  # written by the command line, not from here
 MADE, KEPT, REFUSED = "prepared", "unchanged", "refused"
-FAILED = (MedganError, OSError, RuntimeError, MemoryError)  # ITK tells by a RuntimeError what it cannot do
+# ITK tells by a RuntimeError what it cannot do, NumPy and SciPy by the others.
+FAILED = (MedganError, OSError, RuntimeError, MemoryError, ValueError, ArithmeticError)
 _HALVES, _LOCK = ".halfway", ".lock"
 _RESERVED = (TABLE, SETTINGS, SUMMARY, SCALES, PAGE)
 _ANEW = "its files, the settings, what is learnt from train, or the version of medgan have changed"
@@ -170,8 +171,13 @@ def put(path: Path, text: str) -> None:
 
 
 def _refuse_foreign(home: Path) -> None:
-    if home.is_file() or (home.is_dir() and any(home.iterdir()) and not (home / SETTINGS).is_file()):
+    if home.is_file() or (home.is_dir() and not (home / SETTINGS).is_file() and any(map(_is_foreign, home.iterdir()))):
         raise OutputError(f"{home}: holds something that medgan prepare did not write; name a new or empty folder")
+
+
+def _is_foreign(path: Path) -> bool:
+    """Other than what a run leaves that was killed, or ran out of room, before it wrote anything."""
+    return path.name != _LOCK and not (path.name.startswith(".") and ".part." in path.name)
 
 
 def _locked(home: Path) -> TextIO:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = ["Half", "finished", "halfway"]
 
 Volumes = Mapping[str, Volume]
 AIR_HU = -1000.0
+MOST = 1e18
 _MUCH_LOST = 0.05
 _WRONG_SCALES = ("offset", "scaled")  # in HU: body, air and clipping are found by them, and hide them afterwards
 _FOUND_BY = {"body": body, "brain": brain}
@@ -148,7 +150,8 @@ class _Walk:
         """Everything onto the grid, once: images linearly, labels by the nearest voxel."""
         for role, volume in self.images.items():
             outside = _outside(volume, self.plan.images[role])
-            self.volumes[role] = placed(volume, self.ways[role], self.grid, outside=outside)
+            with _about(role):
+                self.volumes[role] = placed(volume, self.ways[role], self.grid, outside=outside)
             self._tell_of_grid(role, volume, outside)
         for role, of in self.plan.labels.items():
             if role in self.read:
@@ -197,7 +200,8 @@ class _Walk:
         if not drawn.grid.same_as(self.images[of].grid, tolerance_mm=0.1):
             self.notes.append(f"its mask is on another grid than {of} ({drawn.grid.describe()}), and is resampled")
         inside = drawn.with_array((drawn.array != 0).astype(np.uint8))
-        return placed(inside, self.ways[of], self.grid, order=0)
+        with _about("mask"):
+            return placed(inside, self.ways[of], self.grid, order=0)
 
     def clear_background(self) -> None:
         """One value outside the mask, where that is wanted."""
@@ -221,11 +225,21 @@ def _found(fixed: Volume, moving: Volume, how: Registering) -> Way:
     return deform(fixed, moving, first, elastix=how.elastix) if how.kind == "deformable" else first
 
 
+@contextmanager
+def _about(role: str) -> Iterator[None]:
+    """Errors say which image they are about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{role}: {error}") from error
+
+
 # --- what came in, and what goes out ----------------------------------------------------------------------------------
 
 
 def _believed(volume: Volume, image: Image, role: str) -> Volume:
     """The volume, holding what the plan says, unless it says otherwise itself."""
+    _refuse_blank(volume, role)
     check(volume, Intensity(modality=image.modality, unit=image.unit, times_median=(0, 1)), role)
     believed = replace(volume, unit=image.unit, modality=image.modality).without_padding()
     if believed.unit == "HU" and np.isfinite(believed.array).all():
@@ -238,14 +252,21 @@ def _believed(volume: Volume, image: Image, role: str) -> Volume:
 def _refuse_useless(images: Volumes, plan: Plan) -> None:
     if not images:
         raise InputError(f"it has no image of the settings ({', '.join(plan.images)}); fill a cell, or remove the case")
-    for role, volume in images.items():
-        if volume.array.min() == volume.array.max():
-            raise InputError(f"{role} is constant ({volume.array.flat[0]:g} everywhere); replace the file")
     roles = list(images)
     for number, role in enumerate(roles):
         for other in roles[:number]:
             if np.array_equal(images[role].array, images[other].array):
                 raise InputError(f"{other} and {role} are the same image; correct the table")
+
+
+def _refuse_blank(volume: Volume, role: str) -> None:
+    low, high = float(volume.array.min()), float(volume.array.max())
+    if low == high:
+        raise InputError(f"{role} is constant ({low:g} everywhere); replace the file")
+    if max(abs(low), abs(high)) > MOST:
+        raise InputError(
+            f"{role} has values from {low:g} to {high:g}, but no scanner measures beyond {MOST:g}; mend it"
+        )
 
 
 def _outside(volume: Volume, image: Image) -> float:
