@@ -58,10 +58,12 @@ def pose(turn_deg: npt.NDArray[np.float64], shift_mm: npt.NDArray[np.float64], c
 def planted(number: int, t1: Volume, flair: Volume, other: Volume, brain: Matrix) -> Iterator[Planted]:
     rng, centre = np.random.default_rng(number), brain.mean(axis=0)
     axis, way = (one / np.linalg.norm(one) for one in rng.normal(size=(2, 3)))
-    motions: dict[str, Matrix] = {"none (moved by some mm and degrees)": pose(rng.normal(0, 4, 3), rng.normal(0, 8, 3), centre)}
-    motions["none (moved by 60 mm and 40°)"] = pose(40 * axis, 60 * way, centre)
+    motions: dict[str, Matrix] = {
+        "none (moved by some mm and degrees)": pose(rng.normal(0, 4, 3), rng.normal(0, 8, 3), centre),
+        "none (moved by 60 mm and 40°)": pose(40 * axis, 60 * way, centre),
+    }
     for kind, motion in motions.items():
-        yield Planted(kind, t1, Registration(np.asarray(np.linalg.inv(motion), dtype=np.float64)).carried(flair), motion)
+        yield Planted(kind, t1, Registration(motion).inverse().carried(flair), motion)
     yield Planted("mirrored", t1, flair.with_array(np.ascontiguousarray(flair.array[::-1])))
     yield Planted("another patient's", t1, other)
     wrong = Registration(pose((6 + 3 * number) * axis, rng.normal(0, 4, 3), centre))
