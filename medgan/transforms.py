@@ -35,7 +35,7 @@ from medgan.bodies import body, brain, without_background
 from medgan.errors import InputError
 from medgan.prepare.place import spaced
 from medgan.prepare.scales import read_scale
-from medgan.registration import Registration, register
+from medgan.registration import Registration, Way, lay
 from medgan.volume import Grid, Volume
 
 __all__ = ["BiasCorrectd", "BodyMaskd", "BrainMaskd", "FillBackgroundd", "Harmonised", "OneGridd", "Registerd"]
@@ -111,7 +111,7 @@ class Registerd(MapTransform, InvertibleTransform):  # type: ignore[misc]
     Args:
         keys: of the images that are moved, each registered by itself.
         fixed: key of the image that stays.
-        kind: `rigid` or `affine`.
+        kind: `rigid`, `affine`, or `deformable`, which has no inverse.
         along: label images that are moved as an image is, by nearest neighbour: `{"organs": "ct"}`.
         outside: the value where an image was not measured, one for all or one a key.
         seed: of the voxels that are compared.
@@ -127,7 +127,7 @@ class Registerd(MapTransform, InvertibleTransform):  # type: ignore[misc]
         keys: Any,
         fixed: Hashable,
         *,
-        kind: Literal["rigid", "affine"] = "rigid",
+        kind: Literal["rigid", "affine", "deformable"] = "rigid",
         along: Mapping[Hashable, Hashable] | None = None,
         outside: Any = 0.0,
         seed: int = 0,
@@ -148,7 +148,7 @@ class Registerd(MapTransform, InvertibleTransform):  # type: ignore[misc]
         fixed = _volume(_of(item, self.fixed))
         for key in self.key_iterator(item):
             moving = _volume(item[key])
-            found = register(fixed, moving, kind=self.kind, seed=self.seed)
+            found = lay(fixed, moving, self.kind, seed=self.seed)
             item[key] = self._moved(item[key], found, fixed.grid, 1, self.outside[key])
             for label in [one for one, of in self.along.items() if of == key and one in item]:
                 item[label] = self._moved(item[label], found, fixed.grid, 0, 0)
@@ -159,6 +159,10 @@ class Registerd(MapTransform, InvertibleTransform):  # type: ignore[misc]
         item = dict(data)
         for key in [*self.key_iterator(item), *(label for label in self.along if label in item)]:
             told = self.pop_transform(item[key])["extra_info"]
+            if told["matrix"] is None:
+                raise InputError(
+                    f"{key}: was bent, which has no inverse; take kind='rigid', or keep the image"
+                )
             way = Registration(np.array(told["matrix"])).inverse()
             x, y, z = told["shape"]
             grid = Grid((x, y, z), np.array(told["affine"]))
@@ -166,10 +170,11 @@ class Registerd(MapTransform, InvertibleTransform):  # type: ignore[misc]
             item[key] = _placed(moved, item[key])
         return item
 
-    def _moved(self, image: MetaTensor, way: Registration, grid: Grid, order: int, outside: float) -> MetaTensor:
+    def _moved(self, image: MetaTensor, way: Way, grid: Grid, order: int, outside: float) -> MetaTensor:
         volume = _volume(image)
         made = _placed(way.moved(volume, grid, order=order, outside=outside), image)
-        told = {"matrix": way.matrix.tolist(), "order": order, "outside": float(outside)}
+        matrix = way.matrix.tolist() if isinstance(way, Registration) else None
+        told = {"matrix": matrix, "order": order, "outside": float(outside)}
         told |= {"shape": list(volume.grid.shape), "affine": volume.grid.affine.tolist()}
         return self.push_transform(made, orig_size=volume.grid.shape, extra_info=told)
 

@@ -204,3 +204,22 @@ def test_prepare_bends_and_says_how(elastix: None, tmp_path: Path) -> None:
     assert told["bend_most_mm"] > 1
     assert told["elastix"][0]["Transform"] == ["BSplineTransform"]
     assert read(tmp_path / "out/p1/b.nii.gz").grid.same_as(read(tmp_path / "out/p1/a.nii.gz").grid)
+
+
+@pytest.mark.slow
+def test_a_transform_bends_and_says_that_it_has_no_inverse(elastix: None) -> None:
+    from monai.data.meta_tensor import MetaTensor
+
+    from medgan.transforms import Registerd
+
+    one = head(1, grid=GRID)
+    item = {
+        role: MetaTensor(np.ascontiguousarray(volume.array[None], np.float32), affine=volume.grid.affine)
+        for role, volume in {"mr": one.mr, "ct": bent(one.ct)}.items()
+    }
+    step = Registerd("ct", "mr", kind="deformable", outside=-1000)
+    made = step(item)
+    assert made["ct"].shape == item["mr"].shape
+    assert np.abs(made["ct"].numpy()[0] - one.ct.array).mean() < np.abs(item["ct"].numpy()[0] - one.ct.array).mean()
+    with pytest.raises(InputError, match="ct: was bent, which has no inverse"):
+        step.inverse(made)

@@ -30,12 +30,15 @@ from PIL import Image
 
 from medgan import Grid, Synthesis, Volume, read, write
 from medgan.cases import Case, read_cases, write_cases
-from medgan.errors import CasesError, ConfigError, InputError, OutputError
+from medgan.errors import CasesError, ConfigError, GeometryError, InputError, OutputError
 from medgan.formats.marks import missing_marks
+from medgan.phantom import Head, head
 from medgan.prepare import prepare
 from medgan.prepare.place import STAYS, around, placed, spaced
 from medgan.prepare.plan import Plan, dump, load
+from medgan.prepare.verify import verified
 from medgan.prepare.way import finished, halfway
+from medgan.registration import Registration
 from medgan.report.prepare import prepare_report
 from medgan.train import train
 
@@ -221,6 +224,44 @@ def test_registration_undoes_what_was_planted(tmp_path: Path) -> None:
     assert (now == phantom.labels.array)[phantom.body.array > 0].mean() > 0.9
     before = placed(organs, STAYS, grid, order=0).array
     assert (before == phantom.labels.array)[phantom.body.array > 0].mean() < 0.8
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Head:
+    return head(2, grid=Grid.regular((50, 60, 42), spacing_mm=(4, 4, 4), origin_mm=(-98, -118, -84)))
+
+
+@pytest.mark.parametrize(
+    ("planted", "seen"),
+    [
+        (np.eye(4), ""),
+        pytest.param(grid_of((2, 2, 2), (1, 1, 1), (0, 0, 9)).direction, "turned by", marks=pytest.mark.slow),
+        pytest.param(np.array([9.0, 0, 0]), "mm apart", marks=pytest.mark.slow),
+        ("mirrored", "fit better if one is mirrored"),
+    ],
+    ids=["nothing", "turn", "shift", "mirror"],
+)
+def test_what_registration_got_wrong_is_seen(phantom: Head, planted: Any, seen: str) -> None:
+    ct, wrong = phantom.ct, np.eye(4)
+    if isinstance(planted, str):
+        ct = ct.with_array(np.ascontiguousarray(ct.array[::-1]))
+    elif planted.ndim == 1:
+        wrong[:3, 3] = planted
+    else:
+        wrong[:3, :3] = planted[:3, :3]
+    found = verified(phantom.mr, Registration(wrong).carried(ct), "a and b")
+    assert bool(found.doubts) == bool(seen)
+    assert seen in " ".join(found.doubts)
+
+
+@pytest.mark.slow
+def test_a_mirrored_image_is_refused_or_told(phantom: Head) -> None:
+    images = {"a": phantom.mr, "b": phantom.ct.with_array(np.ascontiguousarray(phantom.ct.array[::-1]))}
+    plan = {**PLAN, "spacing_mm": None, "registration": {}}
+    with pytest.raises(GeometryError, match=r"mirrored left to right.*registration.must_fit=false"):
+        halfway(images, Plan.parse(plan))
+    made = halfway(images, Plan.parse({**plan, "registration": {"must_fit": False}}))
+    assert "after registration, a and b fit better if one is mirrored" in made.notes[0]
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -436,6 +477,18 @@ def test_no_test_patient_is_learnt_from(own: Path) -> None:
     )
     prepare(own / "cases.csv", own / "plan.yaml", harmonised, out=own / "three")
     assert (own / "one" / "harmonisation.json").read_text() != (own / "three" / "harmonisation.json").read_text()
+
+
+def test_nothing_is_learnt_from_a_case_that_has_no_scale(own: Path) -> None:
+    table = write_table(own, splits=("train", "train", "train", "train", "test"))
+    empty = read(own / "p1" / "mr.nii.gz")
+    write(empty.with_array(np.where(empty.array < 340 * 1.4, 0, empty.array)), own / "p1" / "mr.nii.gz")
+    done = prepare(table, own / "plan.yaml", ["images.a.harmonise={name: nyul}"], out=own / "out")
+    assert [case.status for case in done.cases] == ["prepared", "refused", "prepared", "prepared", "prepared"]
+    assert "percentiles of the image coincide" in done.cases[1].reason
+    write_cases([case for case in read_cases(table) if case.name != "p3"], table)
+    with pytest.raises(InputError, match=r"seen 2; of 1 nothing could be learnt: percentiles"):
+        prepare(table, own / "plan.yaml", ["images.a.harmonise={name: nyul}"], out=own / "fewer")
 
 
 def test_harmonised_scanners_have_one_scale(own: Path) -> None:

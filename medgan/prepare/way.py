@@ -15,10 +15,10 @@ from medgan.errors import GeometryError, InputError
 from medgan.plausible import doubts
 from medgan.prep import Intensity, check
 from medgan.prepare.place import STAYS, around, common_view, placed, spaced
-from medgan.prepare.plan import Image, Plan, Registering
+from medgan.prepare.plan import Image, Plan
 from medgan.prepare.scales import Scale
 from medgan.prepare.verify import verified
-from medgan.registration import Way, deform, register
+from medgan.registration import Way, lay
 from medgan.volume import Grid, Volume
 
 __all__ = ["Half", "finished", "halfway"]
@@ -129,7 +129,7 @@ class _Walk:
         for role in self.images:
             if how and role in self.plan.moved and role != self.first:
                 fixed, moving = self.images[self.first], self.images[role]
-                self.ways[role] = found = _found(fixed, moving, how)
+                self.ways[role] = found = lay(fixed, moving, how.kind, seed=how.seed, elastix=how.elastix)
                 after = self._fitting(role, must=how.must_fit)
                 self.did("register", role=role, fixed=self.first, **found.to_json(), verified=after)
 
@@ -218,11 +218,6 @@ class _Walk:
             self.volumes = {role: volume.crop(start, stop) for role, volume in self.volumes.items()}
             after = self.volumes["mask"].grid.describe()
             self.did("crop", margin_mm=self.plan.crop_mm, start=start, stop=stop, after=after)
-
-
-def _found(fixed: Volume, moving: Volume, how: Registering) -> Way:
-    first = register(fixed, moving, kind="affine" if how.kind == "affine" else "rigid", seed=how.seed)
-    return deform(fixed, moving, first, elastix=how.elastix) if how.kind == "deformable" else first
 
 
 @contextmanager

@@ -5,18 +5,19 @@ World positions are RAS+ mm.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from medgan.errors import GeometryError
 from medgan.itk import matrix_of, one_thread, simpleitk
-from medgan.registration.deformed import Deformation, deform
+from medgan.registration.deformed import NOTHING, Deformation, deform
 from medgan.registration.found import Kind, Registration, three
 from medgan.registration.search import LEAST_OVERLAP, Scene
 from medgan.volume import Volume
 
-__all__ = ["Deformation", "Registration", "Way", "deform", "register"]
+__all__ = ["Deformation", "Registration", "Way", "deform", "lay", "register"]
 
 Way: TypeAlias = Registration | Deformation
 
@@ -84,6 +85,20 @@ def register(
     )
     _refuse_wrong(result)
     return result
+
+
+def lay(
+    fixed: Volume,
+    moving: Volume,
+    kind: Kind | Literal["deformable"] = "rigid",
+    *,
+    seed: int = 0,
+    elastix: Mapping[str, Any] = NOTHING,
+) -> Way:
+    """`register`, and for `deformable` then `deform`; see there."""
+    if kind != "deformable":
+        return register(fixed, moving, kind=kind, seed=seed)
+    return deform(fixed, moving, register(fixed, moving, seed=seed), elastix=elastix)
 
 
 def _refuse_wrong(result: Registration) -> None:

@@ -25,7 +25,7 @@ from medgan.registration.found import Array, Matrix, Registration
 from medgan.registration.search import Mask, Scene, widened
 from medgan.volume import Grid, Volume
 
-__all__ = ["Deformation", "deform"]
+__all__ = ["NOTHING", "Deformation", "deform"]
 
 Vectors = npt.NDArray[np.float32]
 Maps = Sequence[Mapping[str, Sequence[str]]]
