@@ -160,9 +160,7 @@ class Registerd(MapTransform, InvertibleTransform):  # type: ignore[misc]
         for key in [*self.key_iterator(item), *(label for label in self.along if label in item)]:
             told = self.pop_transform(item[key])["extra_info"]
             if told["matrix"] is None:
-                raise InputError(
-                    f"{key}: was bent, which has no inverse; take kind='rigid', or keep the image"
-                )
+                raise InputError(f"{key}: was bent, which has no inverse; take kind='rigid', or keep the image")
             way = Registration(np.array(told["matrix"])).inverse()
             x, y, z = told["shape"]
             grid = Grid((x, y, z), np.array(told["affine"]))
