@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -10,7 +11,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from medgan.phantoms import Patient, _motion
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/how-to/own-data.md"
@@ -58,6 +62,23 @@ def assert_alike(seen: list[str], shown: list[str]) -> None:
         assert all(abs(a - b) <= max(NEAR, SHARE * abs(b)) for a, b in zip(mine, wanted, strict=True)), (words, mine)
 
 
+def errors_mm(folder: Path) -> list[float]:
+    """How far places in each patient's brain are from where the motion that was planted puts them, means."""
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(2000, 3))
+    directions /= np.linalg.norm(directions, axis=1)[:, None]
+    at = directions * rng.uniform(size=(2000, 1)) ** (1 / 3) * [65, 80, 60] + [0, -15, 15]
+    places = np.column_stack([at, np.ones(len(at))])
+    found = []
+    for path in folder.glob("prepared/*/provenance.json"):
+        told = json.loads(path.read_text())
+        disc = (folder / f"cases_series/{told['case']}_b/00001.dcm").readlink().parent.name
+        motion = _motion(Patient(int(disc.removeprefix("disc")), 12, 0).rng(1))
+        matrix = next(np.array(step["matrix_ras_mm"]) for step in told["steps"] if step["step"] == "register")
+        found.append(float(np.linalg.norm((places @ (matrix - motion).T)[:, :3], axis=1).mean()))
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["DICOM", "BIDS", "SynthRAD"])
 def test_the_walk_prints_what_the_guide_shows(name: str, tmp_path: Path) -> None:
@@ -72,6 +93,11 @@ def test_the_walk_prints_what_the_guide_shows(name: str, tmp_path: Path) -> None
         assert_alike(lines, [line for line in shown if line])
         steps += 1
     assert steps >= 6
+    if name == "DICOM":
+        errors = errors_mm(tmp_path)
+        told = re.search(r"off by ([\d.]+) mm in the median.* by ([\d.]+) mm in the\s+worst", PAGE.read_text())
+        assert told is not None
+        assert [np.median(errors), max(errors)] == pytest.approx([float(told[1]), float(told[2])], abs=0.05)
 
 
 def test_each_walk_goes_from_looking_to_a_second_look() -> None:
