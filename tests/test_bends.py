@@ -93,8 +93,8 @@ def test_each_method_takes_a_bend_out_of_the_same_image(bends: ModuleType, name:
 
 def test_the_table_has_means_and_the_worst(bends: ModuleType) -> None:
     one = bends.Row("MR ← CT", 60.0, "SimpleITK B-spline", 3.0, 2.0, 1.1, 1.2, 8.0)
-    rows = [one, replace(one, after=4.0, nmi_after=1.4), replace(one, width_mm=0.0, before=0.0)]
+    rows = [one, replace(one, after=4.0, nmi_after=1.4), replace(one, width_mm=0.0, before=0.0, is_refused=True)]
     assert bends.table(rows).splitlines()[2:] == [
-        "| 2 MR ← CT | 3 mm over 60 mm | SimpleITK B-spline | 3.0 → 3.0 | 4.0 | 1.100 → 1.300 | 8 |",
-        "| 1 MR ← CT | none | SimpleITK B-spline | 0.0 → 2.0 | 2.0 | 1.100 → 1.200 | 8 |",
+        "| 2 MR ← CT | 3 mm over 60 mm | SimpleITK B-spline | 3.0 → 3.0 | 4.0 | 0 | 1.100 → 1.300 | 8 |",
+        "| 1 MR ← CT | none | SimpleITK B-spline | 0.0 → 2.0 | 2.0 | 1 | 1.100 → 1.200 | 8 |",
     ]

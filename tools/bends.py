@@ -5,7 +5,7 @@
 
 FLAIR of nichart's people and CT of phantoms are bent by known smooth fields, without their affine part, and laid back
 upon T1 and MR. Rigid errors that FLAIR came with are taken out first, by `medgan.registration`. Told are the mean error
-in the brain or head in mm and normalised mutual information there, both before and after. What it prints is the table
+in the brain or head in mm and normalised mutual information there, both before and after. What is refused counts as it was. What it prints is the table
 of docs/concepts/harmonisation.md.
 """
 
@@ -27,6 +27,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medgan import Grid, Volume, read
+from medgan.errors import GeometryError
 from medgan.itk import array_of, image_of, one_thread, place, simpleitk
 from medgan.metrics import nmi
 from medgan.phantom import head
@@ -211,7 +212,7 @@ def phantom(seed: int) -> tuple[Images, Mask]:
 
 @dataclass(frozen=True)
 class Row:
-    """What one method did to one pair: errors in mm, likeness, CPU seconds."""
+    """What one method did to one pair: errors in mm, likeness, CPU seconds; refused is left as it was."""
 
     kind: str
     width_mm: float
@@ -221,6 +222,7 @@ class Row:
     nmi_before: float
     nmi_after: float
     seconds: float
+    is_refused: bool = False
 
 
 def judged(kind: str, load: Callable[[], tuple[Images, Mask]], width_mm: float, seed: int) -> list[Row]:
@@ -235,7 +237,11 @@ def judged(kind: str, load: Callable[[], tuple[Images, Mask]], width_mm: float, 
 
 def measured(before: Row, name: str, pair: Pair, near: Mask) -> Row:
     start = time.process_time()
-    found = METHODS[name](pair.fixed, pair.moving, near)
+    try:
+        found = METHODS[name](pair.fixed, pair.moving, near)
+    except GeometryError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        found, before = np.zeros_like(pair.bend), replace(before, is_refused=True)
     seconds = time.process_time() - start
     after = float(errors_mm(pair, found).mean())
     row = replace(before, method=name, after=after, nmi_after=likeness(pair, found), seconds=seconds)
@@ -246,8 +252,8 @@ def measured(before: Row, name: str, pair: Pair, near: Mask) -> Row:
 def table(rows: Iterable[Row]) -> str:
     """Means over the pairs of a kind, in Markdown."""
     lines = [
-        "| images | planted | method | error mm | worst | mutual information | CPU s |",
-        "|---|---|---|---|---|---|---|",
+        "| images | planted | method | error mm | worst | refused | mutual information | CPU s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     key = lambda row: (row.kind, -row.width_mm, list(METHODS).index(row.method))  # noqa: E731
     for (kind, width, _), group in itertools.groupby(sorted(rows, key=key), key=key):
@@ -257,7 +263,7 @@ def table(rows: Iterable[Row]) -> str:
         alike = [np.mean([row.nmi_before for row in some]), np.mean([row.nmi_after for row in some])]
         lines.append(
             f"| {len(some)} {kind} | {bend} | {some[0].method} | {mean['before']:.1f} → {mean['after']:.1f} "
-            f"| {max(row.after for row in some):.1f} | {alike[0]:.3f} → {alike[1]:.3f} | {mean['seconds']:.0f} |"
+            f"| {max(row.after for row in some):.1f} | {sum(row.is_refused for row in some)} | {alike[0]:.3f} → {alike[1]:.3f} | {mean['seconds']:.0f} |"
         )
     return "\n".join(lines)
 
