@@ -5,8 +5,8 @@
 
 FLAIR of nichart's people and CT of phantoms are bent by known smooth fields, without their affine part, and laid back
 upon T1 and MR. Rigid errors that FLAIR came with are taken out first, by `medgan.registration`. Told are the mean error
-in the brain or head in mm and normalised mutual information there, both before and after. What is refused counts as it was. What it prints is the table
-of docs/concepts/harmonisation.md.
+in the brain or head in mm and normalised mutual information there, both before and after; what is refused counts as it
+was. What it prints is the table of docs/concepts/harmonisation.md.
 """
 
 from __future__ import annotations
@@ -260,10 +260,12 @@ def table(rows: Iterable[Row]) -> str:
         some = list(group)
         bend = f"{MEAN_MM:g} mm over {-width:g} mm" if width else "none"
         mean = {name: np.mean([getattr(row, name) for row in some]) for name in ("before", "after", "seconds")}
+        refused = sum(row.is_refused for row in some)
         alike = [np.mean([row.nmi_before for row in some]), np.mean([row.nmi_after for row in some])]
         lines.append(
             f"| {len(some)} {kind} | {bend} | {some[0].method} | {mean['before']:.1f} → {mean['after']:.1f} "
-            f"| {max(row.after for row in some):.1f} | {sum(row.is_refused for row in some)} | {alike[0]:.3f} → {alike[1]:.3f} | {mean['seconds']:.0f} |"
+            f"| {max(row.after for row in some):.1f} | {refused} "
+            f"| {alike[0]:.3f} → {alike[1]:.3f} | {mean['seconds']:.0f} |"
         )
     return "\n".join(lines)
 
