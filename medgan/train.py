@@ -87,8 +87,8 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
     """
     config = load_config(config, overrides)
     training, validation = cases_of(config, "train"), cases_of(config, "val")
-    refuse_leaks(config.cases)
     fabric = fabric_for(config, device)
+    refuse_leaks(config.cases)
     game = new_game(config)
     run: AnyRun = plan_run(Path(out), config)
     learner = new_learner(game, run, fabric)
