@@ -99,7 +99,7 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
     if learner.step:
         say(f"{run.path}: going on from step {learner.step}")
     if excluded := _excluded(config):
-        say(f"{config.exclude}: leaves out {len(excluded)} cases")
+        say(f"{config.exclude}: leaves out {len(excluded)} of the cases")
     lesson = _lesson(config, training, validation)
     if is_first():
         start_run(run.path, config).write_card(_card(config, learner, lesson, training, validation))
