@@ -57,6 +57,7 @@ def register(
         Mattes et al. 2003, IEEE TMI 22(1).
 
     Example:
+        >>> from medgan import Grid
         >>> from medgan.phantom import head
         >>> grid = Grid.regular((48, 60, 40), spacing_mm=(4, 4, 4), origin_mm=(-94, -118, -75))
         >>> one = head(1, grid=grid)
