@@ -52,6 +52,7 @@ def test_a_list_leaves_out_more_in_a_training_than_in_a_preparation(table: Path,
         read_cases(table, exclude=exclude, to_prepare=True)
 
 
+@pytest.mark.slow
 def test_the_list_of_a_check_says_what_is_mended_and_a_preparation_takes_it(tmp_path: Path) -> None:
     table = write_table(tmp_path / "scans", splits=("train", "train", "test"))
     image = table.parent / "p2" / "ct.nii.gz"

@@ -175,6 +175,7 @@ def test_the_same_images_give_the_same_bytes(mended: Callable[[Grid], tuple[Volu
     assert again.vectors_mm.tobytes() == mended(GRID)[1].vectors_mm.tobytes()
 
 
+@pytest.mark.slow
 def test_what_elastix_would_pass_over_is_refused(elastix: None) -> None:
     one = head(1, grid=GRID)
     with pytest.raises(InputError, match=r"MaxIterations: no parameter of these: .*MaximumNumberOfIterations"):

@@ -194,8 +194,14 @@ def test_bf16_autocast_stays_finite(member: type[Settings], spatial_dims: int) -
     assert_bfloat16_stays_finite(small_game(member, spatial_dims), small_batch(spatial_dims))
 
 
-@every_model
-@every_size
+@pytest.mark.parametrize(
+    ("member", "spatial_dims"),
+    [
+        pytest.param(member, dims, marks=[pytest.mark.slow] if (member().name, dims) == ("cut", 3) else [])
+        for member in members(ModelSettings)
+        for dims in (2, 3)
+    ],
+)
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_channels_last_trains_alike(member: type[Settings], spatial_dims: int, norm: str) -> None:
     changed = {name: value | {"norm": norm} for name, value in small_nets(member).items()}

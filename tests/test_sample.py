@@ -147,6 +147,7 @@ sample(Path(sys.argv[1]), Path(sys.argv[2]), num=40, seed=2, device="cpu")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_set_of_one(home: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SHARED_WORK)
     start(str(tmp_path / "script.py"), home / "run", tmp_path / "two")

@@ -592,6 +592,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_nothing_is_lost_or_doubled(run: Run, tmp_path: Path) -> None:
     state, port = tmp_path / "state", free_port()
     folders = study(tmp_path)
