@@ -172,7 +172,7 @@ class Store:
     def trim(self) -> None:
         """Delete what was not used for longest until the rest is within the limit; what this process uses stays."""
         if self._added:
-            say(f"{self._added} prepared cases are kept in {self.folder}; `medgan cache --clear` deletes them")
+            say(f"Prepared cases kept in {self.folder}: {self._added} more; `medgan cache --clear` deletes them")
         for path in self.abandoned(ABANDONED_S):
             with suppress(OSError):
                 path.unlink()

@@ -19,7 +19,7 @@ from medgan.phantoms import Patient, _motion
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/how-to/own-data.md"
 BLOCK = re.compile(r"```(bash|)\n(.*?)```", re.DOTALL)
-PASSING = re.compile(r"^[\w ]+: \d+ of \d+(, about .* left)?$|prepared cases are kept in")
+PASSING = re.compile(r"^[\w ]+: \d+ of \d+(, about .* left)?$|^Prepared cases kept in")
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?![\w])")
 NEAR, SHARE = 0.5, 0.1  # mm, HU or whatever is printed: other processors round otherwise
 SLOW = ("train", "translate", "evaluate", "report")
