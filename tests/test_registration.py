@@ -26,6 +26,7 @@ from medgan.volume import Grid, Volume
 
 Array = npt.NDArray[Any]
 TURN, SHIFT = (5.0, -4.0, 8.0), (12.0, -9.0, 15.0)
+FAR_TURN, FAR_SHIFT = (10.9, -30.2, -23.9), (-45.2, 33.3, 21.2)  # 40 degrees, 60 mm
 
 
 @pytest.fixture(scope="module")
@@ -282,11 +283,12 @@ def test_without_simpleitk_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 # --- real scans -------------------------------------------------------------------------------------------------------
 
 
-def test_a_planted_motion_between_real_t1_and_flair_is_found(shared: Path) -> None:
+@pytest.mark.parametrize(("name", "turn", "shift"), [("Subj02", TURN, SHIFT), ("Subj03", FAR_TURN, FAR_SHIFT)])
+def test_a_planted_motion_between_real_t1_and_flair_is_found(shared: Path, name: str, turn: Any, shift: Any) -> None:
     """Beyond what these two, which others have registered, are told apart by as they lie."""
-    folder = shared / "nichart_t1_flair_3d2mm" / "Subj02"
-    t1, flair, brain = (read(folder / f"{name}.nii.gz") for name in ("t1", "flair", "brainmask"))
-    truth = pose(TURN, SHIFT, places(brain).mean(axis=0))
+    folder = shared / "nichart_t1_flair_3d2mm" / name
+    t1, flair, brain = (read(folder / f"{role}.nii.gz") for role in ("t1", "flair", "brainmask"))
+    truth = pose(turn, shift, places(brain).mean(axis=0))
     found = register(t1, planted(flair, truth))
     assert error_mm(found, truth, places(brain)).max() < 0.5
 

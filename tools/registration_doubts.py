@@ -59,8 +59,8 @@ def planted(number: int, t1: Volume, flair: Volume, other: Volume, brain: Matrix
     rng, centre = np.random.default_rng(number), brain.mean(axis=0)
     axis, way = (one / np.linalg.norm(one) for one in rng.normal(size=(2, 3)))
     motions: dict[str, Matrix] = {
-        "none (moved by some mm and degrees)": pose(rng.normal(0, 4, 3), rng.normal(0, 8, 3), centre),
-        "none (moved by 60 mm and 40°)": pose(40 * axis, 60 * way, centre),
+        "moved by some mm and degrees": pose(rng.normal(0, 4, 3), rng.normal(0, 8, 3), centre),
+        "moved by 60 mm and 40°": pose(40 * axis, 60 * way, centre),
     }
     for kind, motion in motions.items():
         yield Planted(kind, t1, Registration(motion).inverse().carried(flair), motion)
@@ -91,6 +91,8 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=13)
     args = parser.parse_args()
     folders = sorted(path.parent for path in args.data.glob("*/flair.nii.gz"))
+    if len(folders) < 2:
+        parser.error(f"{args.data} has {len(folders)} folders with a flair.nii.gz; two patients or more are wanted")
     found: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for number, folder in enumerate(folders[: args.patients]):
         t1, flair, mask = (read(folder / f"{role}.nii.gz") for role in ("t1", "flair", "brainmask"))

@@ -43,13 +43,16 @@ class _Level:
     sigma_mm: float
     samples: int
     step_mm: float
+    relaxation: float = 0.8  # a step halved at each turn stands still long before the peak
+    last_step: float = 0.02
 
 
-_COARSE = _Level(4, 4.0, 12_000, 4.0)
+# The first level has far to go and costs little: it is given more turns.
+_COARSE = _Level(4, 4.0, 12_000, 4.0, relaxation=0.9, last_step=0.005)
 _FINER = (_Level(2, 2.0, 30_000, 2.0), _Level(1, 1.0, 60_000, 1.0))
 # Stretches lie in a ravine, along which steps of one length stand still: lines are searched instead.
 _AFFINE, _ROUNDS_OF_LINES = _Level(2, 2.0, 30_000, 0.0), 40
-_ROUNDS, _RELAXATION, _LAST_STEP = 200, 0.8, 0.02  # a step halved at each turn stands still long before the peak
+_ROUNDS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +171,7 @@ class Scene:
         """A start at one level, made better by SimpleITK."""
         way = self._way(level)
         way.SetOptimizerAsRegularStepGradientDescent(
-            level.step_mm, _LAST_STEP * level.step_mm, _ROUNDS, _RELAXATION, 1e-8
+            level.step_mm, level.last_step * level.step_mm, _ROUNDS, level.relaxation, 1e-8
         )
         way.SetOptimizerScalesFromPhysicalShift()
         way.SetInitialTransform(start, inPlace=False)
