@@ -5,7 +5,8 @@
 The pair is a phantom head, MR with a bias field and noise, CT 9 mm off and turned by 6°, both float32 in .nii.gz. It is
 prepared by N4, rigid registration, a body mask, background, crop and clip, without deformable registration, each time
 by a fresh process on one thread: its CPU seconds with all imports, and its peak memory, that of a process that only
-imports the same taken off. "of the volumes" is that memory over both images in float32.
+imports the same taken off. "of the volumes" is that memory over both images in float32. As many processes more are
+watched by a profiler for the CPU seconds of their steps; told are medians.
 
 Then the cases are read as the first epoch of a training reads them (`medgan.read` of each image of the table), beside
 their bytes alone and their bytes unpacked, from files that have left the cache of the system.
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -54,6 +56,21 @@ PREPARES += "assert done.exit_code == 0, done"
 MEASURED = "; import json, resource; r = resource.getrusage(resource.RUSAGE_SELF); "
 MEASURED += "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM')); "
 MEASURED += "print(json.dumps([r.ru_utime + r.ru_stime, 1024 * int(peak.split()[1])]))"
+PROFILED = "import sys, time, cProfile, json, pstats; from medgan.prepare import prepare; watch = cProfile.Profile("
+PROFILED += "time.process_time); watch.runcall(lambda: prepare(*sys.argv[1:3], out=sys.argv[3])); seen = pstats.Stats("
+PROFILED += "watch).stats; print(json.dumps([[file, name, took[3]] for (file, _, name), took in seen.items()]))"
+STEPS = {
+    "hash of the files": ("prepare/records.py", "_sha256"),
+    "reading": ("formats/__init__.py", "read"),
+    "registration": ("registration/__init__.py", "lay"),
+    "second look at it": ("prepare/verify.py", "verified"),
+    "resampling": ("prepare/way.py", "resample"),
+    "N4": ("medgan/bias.py", "corrected"),
+    "mask": ("prepare/way.py", "find_mask"),
+    "background to air": ("prepare/way.py", "clear_background"),
+    "pictures": ("prepare/picture.py", "_rows"),
+    "writing": ("prepare/records.py", "write_case"),
+}
 
 
 def make(work: Path, shape: tuple[int, int, int], spacing: float) -> Path:
@@ -77,13 +94,28 @@ def make(work: Path, shape: tuple[int, int, int], spacing: float) -> Path:
     return write_cases([Case("p1", "p1", "train", images)], work / "cases.csv")
 
 
+def told(code: str, *arguments: object) -> Any:
+    """What a process of its own, on one thread, prints as its last line of JSON."""
+    one_thread = {"OMP_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
+    argv = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=os.environ | one_thread)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def fresh(code: str, *arguments: object) -> tuple[float, float]:
     """CPU seconds and peak bytes of a process of its own."""
-    one_thread = {"OMP_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
-    argv = [sys.executable, "-c", code + MEASURED, *map(str, arguments)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=os.environ | one_thread)
-    cpu, peak = json.loads(done.stdout.splitlines()[-1])
+    cpu, peak = told(code + MEASURED, *arguments)
     return cpu, peak
+
+
+def steps(table: Path, plan: Path, out: Path) -> dict[str, float]:
+    """CPU seconds of each step of one preparation."""
+    shutil.rmtree(out, ignore_errors=True)
+    seen = told(PROFILED, table, plan, out)
+    return {
+        step: next(took for path, called, took in seen if path.endswith(file) and called == name)
+        for step, (file, name) in STEPS.items()
+    }
 
 
 def forgotten(files: list[Path]) -> None:
@@ -121,7 +153,7 @@ def main() -> None:
     (work / "plan.yaml").write_text(PLAN)
     print(machine())
     both = 2 * 4 * float(np.prod(args.shape))
-    _, idle = fresh(ALONE)
+    idle = fresh(ALONE)[1]
     rows = [["round", "CPU s", "peak MB", "of the volumes", "with imports"]]
     for number in range(args.rounds):
         shutil.rmtree(work / f"out{number}", ignore_errors=True)  # of an earlier measurement, which would be kept
@@ -130,6 +162,8 @@ def main() -> None:
             [str(number), f"{cpu:.1f}", f"{peak / 1e6:.0f}", f"{(peak - idle) / both:.2f}", f"{peak / both:.2f}"]
         )
     print(columns(rows), "\n")
+    parts = [steps(table, work / "plan.yaml", work / "profiled") for _ in range(args.rounds)]
+    print(columns([["step", "CPU s"], *([step, f"{median(one[step] for one in parts):.1f}"] for step in STEPS)]), "\n")
     made = read_cases(work / "out0" / "cases.csv", required=())
     files = [path for case in made for path in case.images.values()]
     ways: dict[str, Callable[[Path], object]] = {
