@@ -6,7 +6,7 @@ Geometry inverts by grid, intensity by settings; both are saved with the run, an
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ BACKGROUND = -1.0  # of the network's range: beyond the ends of a scan, and wher
 NORMALISED_UNIT = "normalised"
 MEDIAN_IS = 1000.0
 AIR_HU = -200.0
+_PARALLEL_VOXELS = 1e-3
 CAP_PERCENTILE = 98
 _ROLE = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("a", "b", "mask", "case", "patient", "split")
@@ -295,9 +296,9 @@ def network_grid(grid: Grid, spacing_mm: tuple[float, float, float] | None, axes
 def resample(volume: Volume, grid: Grid, *, order: int = 1) -> Volume:
     """The volume on another grid, by linear (order 1) or nearest (order 0) interpolation.
 
-    Where only axes are flipped or permuted, no voxel is interpolated. Where the new voxels are larger, the image is
-    blurred first (Gaussian of half the added width), so that thin structures do not alias. Beyond the volume its
-    border continues.
+    Where only axes are flipped or permuted, no voxel is interpolated; where all axes are parallel, they are
+    interpolated one after another. Where the new voxels are larger, the image is blurred first (Gaussian of half the
+    added width), so that thin structures do not alias. Beyond the volume its border continues.
 
     Raises:
         GeometryError: if the two grids do not overlap at all.
@@ -305,11 +306,40 @@ def resample(volume: Volume, grid: Grid, *, order: int = 1) -> Volume:
     turned = volume.reorient(grid.orientation)
     if turned.grid.same_as(grid, tolerance_mm=1e-4):
         return replace(turned, grid=grid)
-    to_old = np.linalg.inv(volume.grid.affine) @ grid.affine
     _refuse_apart(volume.grid, grid)
-    smooth = blurred(volume, grid) if order else volume.array
-    array = ndimage.affine_transform(smooth, to_old, output_shape=grid.shape, order=order, mode="nearest")
+    to_old = np.linalg.inv(turned.grid.affine) @ grid.affine
+    smooth = blurred(turned, grid) if order else turned.array
+    drift = np.abs(to_old[:3, :3] - np.diag(np.diag(to_old)[:3])) @ grid.shape
+    if drift.max() < _PARALLEL_VOXELS:
+        array = _axis_by_axis(smooth, to_old, grid.shape, order)
+    else:
+        array = ndimage.affine_transform(smooth, to_old, output_shape=grid.shape, order=order, mode="nearest")
     return replace(volume, array=array, grid=grid)
+
+
+def _axis_by_axis(array: Array, to_old: npt.NDArray[np.float64], shape: Sequence[int], order: int) -> Array:
+    """What `affine_transform` gives for parallel axes, in a third of the time; in memory as the array is."""
+    lies_reversed = array.flags.f_contiguous
+    placed = array.T if lies_reversed else array
+    for axis, size in enumerate(shape):
+        index = (to_old[axis, axis] * np.arange(size) + to_old[axis, 3]).clip(0, array.shape[axis] - 1)
+        placed = _along(placed, index, 2 - axis if lies_reversed else axis, order)
+    return placed.T if lies_reversed else placed
+
+
+def _along(array: Array, index: npt.NDArray[np.float64], axis: int, order: int) -> Array:
+    """The values at fractional places along one axis."""
+    nearest = np.floor(index + 0.5).astype(np.intp)
+    if order == 0 or np.allclose(index, nearest, rtol=0, atol=1e-6):
+        stays = np.array_equal(nearest, np.arange(array.shape[axis]))
+        return array if stays else array.take(nearest, axis)
+    below = np.floor(index).astype(np.intp)
+    share = (index - below).astype(np.float32).reshape([-1 if each == axis else 1 for each in range(array.ndim)])
+    low, high = array.take(below, axis), array.take(np.minimum(below + 1, array.shape[axis] - 1), axis)
+    high -= low
+    high *= share
+    high += low
+    return np.asarray(high)
 
 
 def foreground(array: Array) -> npt.NDArray[np.bool_]:
