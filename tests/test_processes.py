@@ -222,6 +222,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(
 STARTING = """
 import os, signal
 from medgan.processes import copies
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have what they start in the background ignore it
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
 with copies(2, "counts") as over:
     print(list(over(abs, [-1])))

@@ -152,7 +152,7 @@ def _encoded(pixels: Array, text: Mapping[str, str], **options: Any) -> bytes:
         (info.add_itxt if keyword == _XMP_KEY else info.add_text)(keyword, value)
     buffer = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    image.save(buffer, format="PNG", pnginfo=info, optimize=True, **options)
+    image.save(buffer, format="PNG", pnginfo=info, compress_level=4, **options)
     return buffer.getvalue()
 
 

@@ -173,5 +173,5 @@ def _uri(pixels: Array, budget: int, xmp: str = "") -> str:
 
 def _webp(pixels: Array, quality: int, xmp: str) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).convert("RGB").save(buffer, format="WEBP", quality=quality, method=4, xmp=xmp.encode())
+    Image.fromarray(pixels).convert("RGB").save(buffer, format="WEBP", quality=quality, method=2, xmp=xmp.encode())
     return buffer.getvalue()
