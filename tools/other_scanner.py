@@ -1,6 +1,6 @@
 """A net that has seen one scanner on patients of others: T1 → FLAIR, sources harmonised in several ways or not at all.
 
-    python tools/other_scanner.py DATA --out FOLDER [--steps 400]
+    python tools/other_scanner.py DATA --out FOLDER [--steps 400] [--seed 0]
 
 DATA holds three folders: nichart_t1_flair_3d2mm (trained on), NC_lgg_t1_flair_t1c_2d128 (39 patients with tumours,
 thick slices) and openms_cross_mni2mm (2 patients with multiple sclerosis). All are reduced to the brain: by the masks
@@ -83,13 +83,14 @@ def source_range(table: Path) -> list[float]:
     return [round(float(end), 4) for end in np.percentile(np.concatenate(brains), [0.1, 99.9])]
 
 
-def scored(table: Path, way: str, place: Path, steps: int) -> dict[str, list[Row]]:
+def scored(table: Path, way: str, place: Path, given: argparse.Namespace) -> dict[str, list[Row]]:
     """Rows of the held-out cases by method: the net's, and those of maps fitted on the same training cases."""
     window = "times_median: [0, 2.5]" if way.startswith(MEDIAN) else f"range: {source_range(table)}"
     scale = way.removesuffix(GAMMA)
     unit = f"normalised:{scale}" if scale in HARMONISED else "a.u."
     prep = f'prep={{a: {{modality: MR, unit: "{unit}", {window}}}, b: {{modality: MR, times_median: [0, 2.5]}}}}'
-    schedule = [f"train.{key}={steps}" for key in ("steps", "validate_every", "checkpoint_every")]
+    schedule = [f"train.{key}={given.steps}" for key in ("steps", "validate_every", "checkpoint_every")]
+    schedule.append(f"train.seed={given.seed}")
     settings = [*SETTINGS, "augment.gamma=0.5"] if way.endswith(GAMMA) else SETTINGS
     run = train(CONFIG, [f"cases={table}", prep, *settings, *schedule], out=place / "run", device="cpu")
     return study(run, place / "made", device="cpu").results
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     cohorts = {"the same scanner": of_one_scanner(given.data, given.out)}
@@ -132,7 +134,7 @@ def main() -> None:
     rows: dict[str, list[Row]] = {}
     for way in WAYS:
         place = given.out / way.replace(", ", "_").replace(" ", "_")
-        found = scored(prepared(table, way, place), way, place, given.steps)
+        found = scored(prepared(table, way, place), way, place, given)
         rows |= {f"{way}, {name}": found[method] for method, name in METHODS.items()}
     for name, cases in cohorts.items():
         found = compared(rows, cases, given.out / "comparison" / name.replace(" ", "_"))

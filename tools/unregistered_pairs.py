@@ -1,6 +1,6 @@
 """What pairs that lie apart cost, and what registering them gives back: T1 → FLAIR on real brains.
 
-    python tools/unregistered_pairs.py DATA --out FOLDER [--folds 3] [--steps 400]
+    python tools/unregistered_pairs.py DATA --out FOLDER [--folds 3] [--steps 400] [--seed 0]
 
 DATA is that of tools/t1_to_flair.py, whose FLAIR lie on T1. Each FLAIR is moved by a drawn rigid motion, through its
 header alone, and brought back onto the grid of T1: as the header says, or registered. Trainings on either, and on the
@@ -117,10 +117,11 @@ def of_way(case: Case, way: Way, out: Path) -> Case:
     return replace(case, images={**case.images, "b": out / way.folder / f"{case.name}.nii.gz"})
 
 
-def judged(table: Path, way: Way, out: Path, steps: int) -> list[Row]:
+def judged(table: Path, way: Way, out: Path, given: argparse.Namespace) -> list[Row]:
     """Train on one fold, translate who is held out, score by the pairs as they came."""
     place = out / f"{way.folder}-{table.stem}"
-    schedule = [f"train.steps={steps}", f"train.validate_every={steps}", f"train.checkpoint_every={steps}"]
+    schedule = [f"train.{key}={given.steps}" for key in ("steps", "validate_every", "checkpoint_every")]
+    schedule.append(f"train.seed={given.seed}")
     run = train(CONFIG, [f"cases={with_laid(table, way, out)}", *SETTINGS, *schedule], out=place, device="cpu")
     translate(run, table, place / "made", split="test", device="cpu")
     return evaluate(place / "made", table, split="test", run=place)
@@ -170,6 +171,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     roles = {"a": "t1.nii.gz", "b": "flair.nii.gz", "mask": "brainmask.nii.gz"}
     table, out = given.out / "cases.csv", given.out
@@ -177,7 +179,7 @@ def main() -> None:
     moved = [way for way in WAYS if way.laid != AS_CAME]
     apart = {way: lay_all(cases, way, out) for way in moved}
     folds = table_paths(table, given.folds)
-    trained = {way: [row for fold in folds for row in judged(fold, way, out, given.steps)] for way in WAYS}
+    trained = {way: [row for fold in folds for row in judged(fold, way, out, given)] for way in WAYS}
     laid = {way: [alone(case, way, out) for case in cases] for way in moved}
     judged_alone, judged_trained = compared(laid, out / "laid"), compared(trained, out / "trained")
     print(columns(list(distances(apart))))

@@ -110,7 +110,7 @@ def _deidentified(content: bytes, choices: Choices) -> Cleaned | None:
     if reason:
         raise DicomError(reason)
     if is_cut_off(dataset):
-        raise DicomError("is cut off: it holds less than its header says")
+        raise DicomError("is cut off: it holds less than its header says, or is an image without pixels")
     may_show_face = _may_show_face(dataset)
     drop_hidden_overlays(dataset)
     cleaning = _cleaning(dataset, choices)

@@ -12,7 +12,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian
 
 from medgan.errors import DicomError
-from medgan.formats.dicom.elements import number, text
+from medgan.formats.dicom.elements import name_of, number, text
 
 __all__ = ["drop_hidden_overlays", "is_cut_off"]
 
@@ -26,7 +26,8 @@ def is_cut_off(dataset: Dataset) -> bool:
     if any(isinstance(one, RawDataElement) and _is_short(one) for one in dataset.values()):
         return True
     if "PixelData" not in dataset:
-        return "Rows" in dataset and _PIXELS.isdisjoint(dataset.keys())
+        is_image = "Rows" in dataset or "Image Storage" in name_of(text(dataset, "SOPClassUID"))
+        return is_image and _PIXELS.isdisjoint(dataset.keys())
     if dataset.file_meta.TransferSyntaxUID.is_compressed:
         return not dataset.PixelData
     counts = [int(number(dataset, key) or 1) for key in ("NumberOfFrames", "SamplesPerPixel", "Rows", "Columns")]
