@@ -66,12 +66,10 @@ def angle_deg(one: Array, other: Array) -> float:
 # --- planted truth ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("orientation", ["LPS", "SAR"])
-def test_a_rigid_motion_between_mr_and_ct_is_found_over_the_whole_head(phantom: Head, orientation: str) -> None:
-    """In whatever order the axes run, also left-handed ones."""
+def test_a_rigid_motion_between_mr_and_ct_is_found_over_the_whole_head(phantom: Head) -> None:
     centre = places(phantom.body).mean(axis=0)
     truth = pose(TURN, SHIFT, centre)
-    found = register(phantom.mr, planted(phantom.ct, truth).reorient(orientation))
+    found = register(phantom.mr, planted(phantom.ct, truth))
     assert error_mm(found, truth, places(phantom.body)).max() < 0.5
     assert angle_deg(found.matrix, truth) < 0.5
     middle = np.array(found.centre_mm)
@@ -80,6 +78,15 @@ def test_a_rigid_motion_between_mr_and_ct_is_found_over_the_whole_head(phantom: 
     assert found.rotation_deg == pytest.approx(TURN, abs=0.5)
     assert found.nmi_after > found.nmi_before + 0.05
     assert found.overlap > 0.95
+
+
+def test_axes_run_in_any_order_and_one_image_may_have_the_voxels_of_the_search(phantom: Head) -> None:
+    """Left-handed ones, too; and nothing is resampled of 2 mm."""
+    centre = places(phantom.body).mean(axis=0)
+    even = Grid.regular((104, 104, 104), spacing_mm=(2, 2, 2), origin_mm=centre - 103)
+    truth = pose(TURN, SHIFT, centre)
+    found = register(head(3, grid=even).mr, planted(phantom.ct, truth).reorient("SAR"))
+    assert error_mm(found, truth, places(phantom.body)).max() < 0.5
 
 
 @pytest.mark.slow

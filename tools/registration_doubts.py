@@ -3,9 +3,9 @@
     python tools/registration_doubts.py DATA [--patients 13]
 
 DATA is a folder a patient with t1, flair and brainmask, FLAIR laid upon T1. Of each pair FLAIR is moved through its
-header by some mm and degrees, or by 60 mm and 40°; or it is mirrored, or another patient's; or a registration is made
-up that is wrong by 6° to 42°. What is registered is refused by `register`, by what `medgan prepare` sees afterwards, or
-kept. It prints the table of docs/concepts/harmonisation.md.
+header by some mm and degrees, or by 60 mm and 40°, or stretched by some %; or it is mirrored, or another patient's; or
+a registration is made up that is wrong by 6° to 42°. What is registered is refused by `register`, by what
+`medgan prepare` sees afterwards, or kept. It prints the table of docs/concepts/harmonisation.md.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Planted:
         fixed, moving: the images.
         truth: from places in the fixed one to those in the moving one; None where there is none.
         made_up: a result in place of a registration.
+        registered: rigid or affine.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Planted:
     moving: Volume
     truth: Matrix | None = None
     made_up: Registration | None = None
+    registered: str = "rigid"
 
 
 def pose(turn_deg: npt.NDArray[np.float64], shift_mm: npt.NDArray[np.float64], centre: Matrix) -> Matrix:
@@ -53,6 +55,14 @@ def pose(turn_deg: npt.NDArray[np.float64], shift_mm: npt.NDArray[np.float64], c
     found[:3, :3] = Rotation.from_rotvec(np.radians(turn_deg)).as_matrix()
     found[:3, 3] = centre + shift_mm - found[:3, :3] @ centre
     return found
+
+
+def stretch(rng: np.random.Generator, centre: Matrix) -> Matrix:
+    """(4, 4): up to 8 % along each axis and 4 % of shear, about a point, a turn and a shift."""
+    change = np.eye(4)
+    change[:3, :3] += np.diag(rng.uniform(-0.08, 0.08, 3)) + np.triu(rng.uniform(-0.04, 0.04, (3, 3)), 1)
+    change[:3, 3] = centre - change[:3, :3] @ centre
+    return pose(rng.normal(0, 4, 3), rng.normal(0, 8, 3), centre) @ change
 
 
 def planted(number: int, t1: Volume, flair: Volume, other: Volume, brain: Matrix) -> Iterator[Planted]:
@@ -64,6 +74,8 @@ def planted(number: int, t1: Volume, flair: Volume, other: Volume, brain: Matrix
     }
     for kind, motion in motions.items():
         yield Planted(kind, t1, Registration(motion).inverse().carried(flair), motion)
+    bent = stretch(np.random.default_rng([number, 1]), centre)
+    yield Planted("stretched, laid by an affine", t1, Registration(bent).inverse().carried(flair), bent, None, "affine")
     yield Planted("mirrored", t1, flair.with_array(np.ascontiguousarray(flair.array[::-1])))
     yield Planted("another patient's", t1, other)
     wrong = Registration(pose((6 + 3 * number) * axis, rng.normal(0, 4, 3), centre))
@@ -73,7 +85,7 @@ def planted(number: int, t1: Volume, flair: Volume, other: Volume, brain: Matrix
 def outcome(one: Planted, brain: Matrix) -> tuple[str, float]:
     """Who refuses it, and the mean error of what is kept, mm."""
     try:
-        found = one.made_up or register(one.fixed, one.moving)
+        found = one.made_up or register(one.fixed, one.moving, kind=one.registered)
     except GeometryError:
         return "refused by register", float("nan")
     seen = verified(one.fixed, found.carried(one.moving), "T1 and FLAIR")

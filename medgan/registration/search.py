@@ -214,7 +214,7 @@ def _working(volume: Volume, name: str) -> Volume:
     if not np.isfinite(array).all():
         raise InputError(f"{name} holds numbers that are not finite; mend it before it is registered")
     seen = array[::2, ::2, ::2] if array.size > _LARGE else array
-    low, high = np.percentile(seen, [_CLIPPED_PERCENT, 100 - _CLIPPED_PERCENT])
+    low, high = np.percentile(seen, [_CLIPPED_PERCENT, 100 - _CLIPPED_PERCENT]).astype(np.float32)
     if low == high:
         raise InputError(f"{name} is constant; there is nothing to lay upon one another")
     clipped = volume.with_array(np.clip(array, low, high))
