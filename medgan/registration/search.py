@@ -6,12 +6,13 @@ World positions are RAS+ mm everywhere but between here and SimpleITK, which has
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from medgan.errors import GeometryError, InputError
 from medgan.itk import LPS, image_of, matrix_of
@@ -53,6 +54,9 @@ _FINER = (_Level(2, 2.0, 30_000, 2.0), _Level(1, 1.0, 60_000, 1.0))
 # Stretches lie in a ravine, along which steps of one length stand still: lines are searched instead.
 _AFFINE, _ROUNDS_OF_LINES = _Level(2, 2.0, 30_000, 0.0), 40
 _ROUNDS = 200
+# From further off than some 20 degrees no optimiser finds its way.
+_TURNS = Rotation.from_rotvec([(0, 0, 0), *(turn * axis for turn in (-40, -20, 20, 40) for axis in np.eye(3))], True)
+_NUM_STARTS, _SPARSELY = 2, 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,16 +146,25 @@ class Scene:
 
     def _coarse(self) -> Iterator[Any]:
         """What each start becomes; those from which the images do not meet are left out."""
-        for shift in self._shifts():
-            start = self.sitk.Euler3DTransform()
-            start.SetCenter((LPS[:3, :3] @ self.centre).tolist())
-            start.SetTranslation((LPS[:3, :3] @ shift).tolist())
+        for start in self._starts():
+            begun = self.sitk.Euler3DTransform()
+            begun.SetCenter((LPS[:3, :3] @ self.centre).tolist())
+            begun.SetMatrix((LPS[:3, :3] @ start[:3, :3] @ LPS[:3, :3]).ravel().tolist())
+            begun.SetTranslation((LPS[:3, :3] @ (start[:3, :3] @ self.centre + start[:3, 3] - self.centre)).tolist())
             try:
-                found = self._optimised(start, _COARSE)
+                found = self._optimised(begun, _COARSE)
             except _Apart:
                 continue
             if np.isfinite(self._nmi_of(found)):
                 yield found
+
+    def _starts(self) -> list[Matrix]:
+        """(4, 4) each: the images as they lie, and of all shifts and turns those two that tell most."""
+        seen = replace(self, points=self.points[::_SPARSELY])
+        _, *others = (_moved(shift, turn, self.centre) for shift in self._shifts() for turn in _TURNS)
+        told = [(seen.nmi(other), number) for number, other in enumerate(others)]
+        best = sorted((one for one in told if np.isfinite(one[0])), reverse=True)[:_NUM_STARTS]
+        return [np.eye(4), *(others[number] for _, number in best)]
 
     def _shifts(self) -> list[Matrix]:
         """Of the fixed image to the moving one: none, of the middles, of the centres of the bodies; each once."""
@@ -246,6 +259,14 @@ def _given(mask: Volume, grid: Grid) -> Mask:
 def _box(mask: Mask) -> tuple[slice, ...]:
     places = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     return tuple(slice(int(one[0]), int(one[-1]) + 1) for one in places)
+
+
+def _moved(shift_mm: Matrix, turn: Rotation, centre_mm: Matrix) -> Matrix:
+    """(4, 4): a turn about a place, then a shift."""
+    found = np.eye(4)
+    found[:3, :3] = turn.as_matrix()
+    found[:3, 3] = centre_mm + shift_mm - found[:3, :3] @ centre_mm
+    return found
 
 
 def _middle(grid: Grid, mask: Mask) -> Matrix:
