@@ -2,10 +2,11 @@
 
     python tools/registration_doubts.py DATA [--patients 13]
 
-DATA is a folder a patient with t1, flair and brainmask, FLAIR laid upon T1. Of each pair FLAIR is moved through its
-header by some mm and degrees, or by 60 mm and 40°, or stretched by some %; or it is mirrored, or another patient's; or
-a registration is made up that is wrong by 6° to 42°. What is registered is refused by `register`, by what
-`medgan prepare` sees afterwards, or kept. It prints the table of docs/concepts/harmonisation.md.
+DATA is a folder a patient with t1, flair and, if there is one, brainmask, in which errors are measured instead of in the
+whole head; FLAIR is laid upon T1. Of each pair FLAIR is moved through its header by some mm and degrees, or by 60 mm
+and 40°, or stretched by some %; or it is mirrored, or another patient's; or a registration is made up that is wrong by
+6° to 42°. What is registered is refused by `register`, by what `medgan prepare` sees afterwards, or kept. It prints the
+tables of docs/concepts/harmonisation.md.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from medgan import Volume, read
 from medgan.errors import GeometryError
+from medgan.prep import foreground
 from medgan.prepare.verify import verified
 from medgan.registration import Registration, register
 from medgan.tables import columns
@@ -107,9 +109,11 @@ def main() -> None:
         parser.error(f"{args.data} has {len(folders)} folders with a flair.nii.gz; two patients or more are wanted")
     found: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for number, folder in enumerate(folders[: args.patients]):
-        t1, flair, mask = (read(folder / f"{role}.nii.gz") for role in ("t1", "flair", "brainmask"))
+        t1, flair = (read(folder / f"{role}.nii.gz") for role in ("t1", "flair"))
         other = read(folders[(number + 5) % len(folders)] / "flair.nii.gz")
-        brain = mask.grid.to_world(np.argwhere(mask.array > 0)[::97])
+        given = folder / "brainmask.nii.gz"
+        inside = read(given).array > 0 if given.exists() else foreground(t1.array)
+        brain = t1.grid.to_world(np.argwhere(inside)[::97])
         for one in planted(number, t1, flair, other, brain):
             found[one.kind].append(outcome(one, brain))
     hows = ("refused by register", "refused afterwards", "kept with a note", "kept")
