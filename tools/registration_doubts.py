@@ -2,11 +2,11 @@
 
     python tools/registration_doubts.py DATA [--patients 13]
 
-DATA is a folder a patient with t1, flair and, if there is one, brainmask, in which errors are measured instead of in the
-whole head; FLAIR is laid upon T1. Of each pair FLAIR is moved through its header by some mm and degrees, or by 60 mm
-and 40°, or stretched by some %; or it is mirrored, or another patient's; or a registration is made up that is wrong by
-6° to 42°. What is registered is refused by `register`, by what `medgan prepare` sees afterwards, or kept. It prints the
-tables of docs/concepts/harmonisation.md.
+DATA is a folder a patient with t1, flair and, if there is one, brainmask, in which errors are measured instead of in
+the whole head; FLAIR is laid upon T1. Of each pair FLAIR is moved through its header by some mm and degrees, or by
+60 mm and 40°, or stretched by some %; or it is mirrored, or another patient's; or a registration is made up that is
+wrong by 6° to 42°. What is registered is refused by `register`, by what `medgan prepare` sees afterwards, or kept. It
+prints the tables of docs/concepts/harmonisation.md.
 """
 
 from __future__ import annotations
