@@ -19,7 +19,7 @@ from scipy import ndimage
 from medgan.cases import Case
 from medgan.formats import read
 from medgan.leaks import Leak, Seen, leaks
-from medgan.leaks.fingerprint import Fingerprint
+from medgan.leaks.fingerprint import Fingerprint, voxel_hash
 from medgan.leaks.looks import (
     LEAST_LIKENESS,
     LEAST_SPECTRUM,
@@ -52,6 +52,7 @@ def main(shared: Path, num_phantoms: int) -> None:
             (place.name, role): read(place / role) for place in sorted(Path(folder).iterdir()) for role in ("mr", "ct")
         }
     show("phantoms", images)
+    cost()
 
 
 def cohort(folder: Path, roles: tuple[str, ...]) -> dict[tuple[str, str], Volume]:
@@ -88,6 +89,31 @@ def show(name: str, images: Images, same: set[str] | None = None) -> None:
     print(f"  greatest likeness {values[:, 0].max():.2f}, spectrum {values[:, 1].max():.2f}")
     for change, changed in changes().items():
         print(f"{change:32}", caught(found, images, changed, size_mm))
+
+
+def cost() -> None:
+    """CPU seconds of a fingerprint, and of comparing a thousand of such images."""
+    rng = np.random.default_rng(0)
+    large = blobs(rng, (256, 256, 180), 1.0)
+    print(f"\n## a fingerprint of {large.grid.describe()}")
+    for when in ("first of a process", "next"):
+        began = time.process_time()
+        voxel_hash(large)
+        hashed = time.process_time()
+        look_of(large, 4.0)
+        print(f"{when:20} hash {hashed - began:.2f} s, look {time.process_time() - hashed:.2f} s")
+    looks = [look_of(blobs(rng, (64, 64, 45), 4.0), 4.0) for _ in range(1000)]
+    seen = [Seen(Case(str(n), str(n), "", {}), "a", None, Fingerprint(str(n), look)) for n, look in enumerate(looks)]
+    made = time.process_time()
+    found = leaks(seen, lambda case: case.patient)
+    print(f"1,000 images with one another: {time.process_time() - made:.1f} s, {len(found)} alarms")
+
+
+def blobs(rng: np.random.Generator, shape: tuple[int, int, int], spacing_mm: float) -> Volume:
+    """Something smooth with noise on it."""
+    coarse = rng.normal(500, 200, (16, 16, 12))
+    array = ndimage.zoom(coarse, np.array(shape) / coarse.shape, order=1) + rng.normal(0, 20, shape)
+    return Volume(array.astype(np.int16), Grid.regular(shape, spacing_mm=(spacing_mm,) * 3))
 
 
 def caught(
