@@ -12,7 +12,8 @@ import numpy.typing as npt
 from medgan.bodies import body
 from medgan.errors import GeometryError, InputError
 from medgan.itk import array_of, image_of, one_thread, simpleitk
-from medgan.prep import network_grid, resample
+from medgan.prep import network_grid
+from medgan.resample import resample
 from medgan.volume import Grid, Volume
 
 __all__ = ["corrected"]

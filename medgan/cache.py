@@ -49,7 +49,7 @@ FINGERPRINT = ".npz"  # of an image, see `medgan.leaks`
 ABANDONED_S = 24 * 3600  # after which a half-written file has no writer any more
 BEGAN = time.time()
 CHUNK = 2**20
-PREPARING = ("prep.py", "scans.py", "volume.py", "formats/*.py", "formats/dicom/*.py")
+PREPARING = ("prep.py", "resample.py", "scans.py", "volume.py", "formats/**/*.py")
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ from medgan.formats import read
 from medgan.leaks import is_map, voxel_hash
 from medgan.outliers import outliers
 from medgan.plausible import Fault, doubts
-from medgan.prep import foreground, resample
+from medgan.prep import foreground
 from medgan.processes import copies
 from medgan.progress import track
+from medgan.resample import resample
 from medgan.volume import Grid, Volume
 
 __all__ = ["Checked", "CheckedCase", "check", "examined", "pose_faults"]

@@ -24,11 +24,11 @@ from medgan.prep import (
     foreground,
     in_contract_unit,
     network_grid,
-    resample,
     to_channels,
     to_network,
 )
 from medgan.progress import track
+from medgan.resample import resample
 from medgan.volume import Grid, Synthesis, Volume
 
 __all__ = [

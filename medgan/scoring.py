@@ -21,7 +21,8 @@ from medgan.metrics.presets import PRESETS, Preset
 from medgan.metrics.regions import Region, region_scores
 from medgan.metrics.slices import slice_jump, slice_roughness
 from medgan.metrics.water import ANGLES_DEG, Curve, wepl_scores
-from medgan.prep import NORMALISED_UNIT, resample
+from medgan.prep import NORMALISED_UNIT
+from medgan.resample import resample
 from medgan.volume import Grid, Volume
 
 __all__ = ["SCORED", "Row", "Scoring", "blank", "preset_of", "score"]

@@ -19,10 +19,11 @@ import pytest
 import torch
 from command_line import medgan
 from conftest import tiny_pair
+from test_layers import PACKAGE, imports, room
 
 from medgan import Grid, Volume, write
 from medgan import cache as cache_of
-from medgan.cache import Entry, Store, digest, open_store
+from medgan.cache import PREPARING, Entry, Store, digest, open_store
 from medgan.cases import Case, read_cases
 from medgan.data import Augment, Pair, Patches, Scan
 from medgan.errors import ConfigError, InputError
@@ -259,6 +260,37 @@ def test_other_code_is_another_key(case: Case, place: Path, monkeypatch: pytest.
     monkeypatch.setattr(import_module("medgan.scans"), "code_digest", lambda: "of tomorrow")
     one(case)
     assert len(kept(place)) == 2
+
+
+def test_all_code_that_makes_voxels_is_in_the_key() -> None:
+    """Whatever `scans` reaches by imports, in folders as well: else what was mended leaves old volumes in the cache."""
+    no_voxels = {
+        "atomic",
+        "cache",
+        "cases",
+        "declared",
+        "errors",
+        "imageset",
+        "names",
+        "processes",
+        "progress",
+        "settings",
+    }
+    reached, new = set(), {PACKAGE / "scans.py"}
+    while new:
+        reached |= new
+        new = {file for path in new for name in imports(path) for file in _files_of(name)} - reached
+    named = {path for pattern in PREPARING for path in PACKAGE.glob(pattern)}
+    assert {path for path in reached if room(path) not in no_voxels} <= named
+    assert PACKAGE / "formats" / "nifti" / "reading.py" in reached
+
+
+def _files_of(name: str) -> list[Path]:
+    """Of a module of medgan, or of a name in one."""
+    place = PACKAGE.joinpath(*name.split(".")[1:]) if name.startswith("medgan.") else None
+    places = [] if place is None else [place, place.parent]
+    tried = [file for one in places for file in (one.with_suffix(".py"), one / "__init__.py")]
+    return [file for file in tried if file.exists() and file != PACKAGE / "__init__.py"]
 
 
 # --- damage and company -----------------------------------------------------------------------------------------------

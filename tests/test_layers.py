@@ -18,6 +18,7 @@ ROWS = [
     {"errors"},
     {"settings", "processes", "declared", "names"},
     {"volume", "atomic", "progress", "imageset"},
+    {"resample"},
     {"formats", "prep", "nets", "losses", "penalties", "metrics", "pictures", "baselines", "itk"},
     {"cases", "cache", "device", "conditions", "schedule", "alignment", "plausible", "bodies"},
     {"bias", "harmony", "layouts", "leaks", "splits", "artefacts", "outliers", "registration"},

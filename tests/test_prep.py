@@ -18,16 +18,15 @@ from medgan.errors import ConfigError, GeometryError, InputError
 from medgan.prep import (
     Intensity,
     Prep,
-    blurred,
     check,
     clipped_share,
     foreground,
     from_network,
     in_contract_unit,
     network_grid,
-    resample,
     to_network,
 )
+from medgan.resample import blurred, resample
 
 HU = Intensity(modality="CT", unit="HU", range=(-1000, 1000))
 MR = Intensity(modality="MR", times_median=(0, 2))

@@ -19,7 +19,7 @@ from medgan.metrics.presets import PRESETS
 from medgan.metrics.regions import Region
 from medgan.metrics.slices import slice_jump, slice_roughness
 from medgan.metrics.water import PROTONS
-from medgan.prep import resample
+from medgan.resample import resample
 from medgan.results import failures, summarise
 from medgan.scoring import Scoring, score
 from medgan.volume import Synthesis

@@ -30,9 +30,10 @@ from medgan import Grid, Volume, read
 from medgan.check import examined
 from medgan.findings import CheckedCase
 from medgan.phantom import head, patient_grid
-from medgan.prep import foreground, resample
+from medgan.prep import foreground
 from medgan.processes import copies
 from medgan.progress import track
+from medgan.resample import resample
 from medgan.tables import columns
 
 Array = npt.NDArray[Any]

@@ -29,9 +29,10 @@ from medgan.compare.results import results_of
 from medgan.compare.text import heading, interval, mean_cells, number
 from medgan.config import load
 from medgan.evaluate import Row, evaluate, score
-from medgan.prep import in_contract_unit, resample
+from medgan.prep import in_contract_unit
 from medgan.progress import track
 from medgan.registration import register
+from medgan.resample import resample
 from medgan.scoring import Scoring
 from medgan.splits import table_paths
 from medgan.tables import columns

@@ -20,9 +20,9 @@ from scipy import ndimage
 
 from medgan.errors import GeometryError, InputError
 from medgan.itk import LPS, simpleitk
-from medgan.prep import blurred
 from medgan.registration.found import Array, Matrix, Registration
 from medgan.registration.search import Mask, Scene, widened
+from medgan.resample import blurred
 from medgan.volume import Grid, Volume
 
 __all__ = ["NOTHING", "Deformation", "deform"]

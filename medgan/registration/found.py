@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.linalg import polar
 from scipy.spatial.transform import Rotation
 
-from medgan.prep import resample
+from medgan.resample import resample
 from medgan.volume import Grid, Volume
 
 __all__ = ["Kind", "Registration", "three"]

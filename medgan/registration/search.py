@@ -17,8 +17,9 @@ from scipy.spatial.transform import Rotation
 from medgan.errors import GeometryError, InputError
 from medgan.itk import LPS, image_of, matrix_of
 from medgan.metrics import nmi
-from medgan.prep import foreground, resample
+from medgan.prep import foreground
 from medgan.registration.found import Array, Matrix, Registration
+from medgan.resample import resample
 from medgan.volume import Grid, Volume
 
 __all__ = ["LEAST_OVERLAP", "Mask", "Scene", "widened"]

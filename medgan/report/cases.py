@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgan.formats import read
-from medgan.prep import NORMALISED_UNIT, Intensity, in_contract_unit, resample
+from medgan.prep import NORMALISED_UNIT, Intensity, in_contract_unit
+from medgan.resample import resample
 from medgan.volume import Synthesis, Volume
 
 __all__ = ["CaseImages", "CaseVolumes", "read_case"]

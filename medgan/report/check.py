@@ -18,8 +18,9 @@ from medgan.findings import Checked, CheckedCase
 from medgan.formats import read
 from medgan.formats.png import data_uri, encode_png
 from medgan.pictures import Axis, grey, plane
-from medgan.prep import foreground, resample
+from medgan.prep import foreground
 from medgan.report.page import write_page
+from medgan.resample import resample
 from medgan.volume import Volume
 
 __all__ = ["check_report"]

@@ -19,7 +19,7 @@ from interleaved import machine
 from medgan import Grid, Volume
 from medgan.check import examined
 from medgan.phantom import head
-from medgan.prep import resample
+from medgan.resample import resample
 from medgan.tables import columns
 
 FINE = Grid.regular((256, 256, 180), spacing_mm=(0.8, 0.95, 0.85), origin_mm=(-102, -122, -85))
