@@ -84,7 +84,7 @@ def without_background(volume: Volume, mask: Volume, *, value: float | None = No
 
 
 def brain(volume: Volume) -> Volume:
-    """The brain in T1-weighted MR with its skull, by deepbet: a mask on the volume's grid. Some half a minute.
+    """The brain in T1-weighted MR with its skull, by deepbet: a mask on the volume's grid. Takes seconds and 1 GB.
 
     Args:
         volume: T1-weighted MR of a whole head; on other images the network was not trained.

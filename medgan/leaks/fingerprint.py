@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medgan.atomic import replacing
-from medgan.cache import FINGERPRINT, open_store
+from medgan.cache import FINGERPRINT, code_digest, open_store
 from medgan.errors import OutputError
 from medgan.formats import read
 from medgan.leaks.looks import Look, is_map, look_of
@@ -78,10 +78,12 @@ def _made(volume: Volume, size_mm: float) -> Fingerprint:
 
 
 def _key(path: Path, size_mm: float) -> str:
-    """Of the files where they are: also a change that keeps size and date moves the time of the last change."""
+    """Of the files where they are, and the code that reads them: also a change that keeps size and date moves the last
+    change of a file.
+    """
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     seen = [(str(file.resolve()), *_touched(file)) for file in files]
-    return hashlib.sha256(json.dumps([FORMAT, size_mm, seen]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([FORMAT, code_digest(), size_mm, seen]).encode()).hexdigest()
 
 
 def _touched(file: Path) -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
 """A pair prepared: CPU seconds of each step, peak memory, and how fast a prepared cohort is read again.
 
-    python tools/bench/prepare.py [--shape 256 256 180] [--spacing 1] [--rounds 3] [--work FOLDER]
+    python tools/bench/prepare.py [--shape 256 256 180] [--spacing 1] [--rounds 3] [--work FOLDER] [--mask body]
 
 The pair is a phantom head, MR with a bias field and noise, CT 9 mm off and turned by 6°, both float32 in .nii.gz. It is
 prepared by N4, rigid registration, a body mask, background, crop and clip, without deformable registration, each time
@@ -45,9 +45,10 @@ images:
   a: {modality: MR, bias_field: true, background: 0}
   b: {modality: CT, unit: HU, background: -1000, clip: [-1024, 3071]}
 registration: {kind: rigid}
-mask: {source: body, of: b}
+mask: {MASK}
 crop_mm: 10
 """
+MASKS = {"body": "{source: body, of: b}", "brain": "{source: brain, of: a}"}
 COARSE_MM = 4.0
 ALONE = "import medgan.prepare, SimpleITK"
 PREPARES = "import sys; from medgan.prepare import prepare; done = prepare(*sys.argv[1:3], out=sys.argv[3]); "
@@ -147,10 +148,11 @@ def main() -> None:
     parser.add_argument("--spacing", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path)
+    parser.add_argument("--mask", choices=MASKS, default="body")
     args = parser.parse_args()
     work = args.work or Path(tempfile.mkdtemp())
     table = make(work, tuple(args.shape), args.spacing)
-    (work / "plan.yaml").write_text(PLAN)
+    (work / "plan.yaml").write_text(PLAN.replace("{MASK}", MASKS[args.mask]))
     print(machine())
     both = 2 * 4 * float(np.prod(args.shape))
     idle = fresh(ALONE)[1]
