@@ -25,7 +25,7 @@ __all__ = ["Half", "finished", "halfway"]
 
 Volumes = Mapping[str, Volume]
 AIR_HU = -1000.0
-MOST = 1e18
+_MOST = 1e18
 _MUCH_LOST = 0.05
 _WRONG_SCALES = ("offset", "scaled")  # in HU: body, air and clipping are found by them, and hide them afterwards
 _FOUND_BY = {"body": body, "brain": brain}
@@ -258,9 +258,9 @@ def _refuse_blank(volume: Volume, role: str) -> None:
     low, high = float(volume.array.min()), float(volume.array.max())
     if low == high:
         raise InputError(f"{role} is constant ({low:g} everywhere); replace the file")
-    if max(abs(low), abs(high)) > MOST:
+    if max(abs(low), abs(high)) > _MOST:
         raise InputError(
-            f"{role} has values from {low:g} to {high:g}, but no scanner measures beyond {MOST:g}; mend it"
+            f"{role} has values from {low:g} to {high:g}, but no scanner measures beyond {_MOST:g}; mend it"
         )
 
 

@@ -134,7 +134,7 @@ def deform(fixed: Volume, moving: Volume, start: Registration, *, elastix: Mappi
 
     elastix maximises Mattes' mutual information under a bending energy, by B-splines with nodes 24 mm apart, near the
     fixed body, on images of 2 mm. The same images, seed and version of elastix give the same result: it runs on one
-    thread. Where images are not bent it still moves them, by half a millimetre to one; see `docs/concepts`.
+    thread. Where images are not bent it still moves them, by half a millimetre and more; see `docs/concepts`.
 
     Args:
         fixed: the image that stays.
