@@ -140,11 +140,15 @@ class Store:
     Args:
         folder: where; None keeps nothing.
         limit_bytes: what `trim` leaves.
+
+    Attributes:
+        is_open: whether what is made can be kept.
+        added: how many entries were, of which `trim` tells.
     """
 
     def __init__(self, folder: Path | None, limit_bytes: int) -> None:
         self.folder, self.limit_bytes = folder, limit_bytes
-        self._added, self._is_open = 0, folder is not None
+        self.is_open, self.added = folder is not None, 0
 
     def recall(self, key: str, make: Callable[[], Entry]) -> Entry:
         """What is kept under the key, mapped into memory; made, and kept, where there is nothing or it is damaged."""
@@ -154,9 +158,16 @@ class Store:
         if (kept := _read(path, key)) is not None:
             return kept
         made = make()
-        if self._is_open:
+        if self.is_open:
             self._keep(path, key, made)
-        return (_read(path, key) if self._is_open else None) or made
+        return (_read(path, key) if self.is_open else None) or made
+
+    def put(self, key: str, make: Callable[[], Entry]) -> bool:
+        """Make an entry for later, unless it is there or cannot be kept; whether it was made."""
+        if self.folder is None or not self.is_open or (path := self.folder / f"{key}{SUFFIX}").is_file():
+            return False
+        self._keep(path, key, make())
+        return self.is_open
 
     def _keep(self, path: Path, key: str, entry: Entry) -> None:
         """Write an entry; where that fails, say so once and do without."""
@@ -164,15 +175,15 @@ class Store:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 _write(temporary, key, entry)
-            self._added += 1
+            self.added += 1
         except (OutputError, OSError, SafetensorError) as error:
             say(f"Prepared volumes stay in memory: {error}")
-            self._is_open = False
+            self.is_open = False
 
     def trim(self) -> None:
         """Delete what was not used for longest until the rest is within the limit; what this process uses stays."""
-        if self._added:
-            say(f"Prepared cases kept in {self.folder}: {self._added} more; `medgan cache --clear` deletes them")
+        if self.added:
+            say(f"Prepared cases kept in {self.folder}: {self.added} more; `medgan cache --clear` deletes them")
         for path in self.abandoned(ABANDONED_S):
             with suppress(OSError):
                 path.unlink()
@@ -270,6 +281,7 @@ def _write(path: Path, key: str, entry: Entry) -> None:
 def _read(path: Path, key: str) -> Entry | None:
     """The entry of a file, or None if it is not there, damaged, or another's."""
     try:
+        _fetch(path)
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {})["medgan"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - is no dict
@@ -279,6 +291,14 @@ def _read(path: Path, key: str) -> Entry | None:
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, RuntimeError):
         return None
     return Entry(tensors, told["facts"]) if whole else None
+
+
+def _fetch(path: Path) -> None:
+    """Bring a file into the memory of the system in one go: page by page, as it is touched, a disk is far slower."""
+    block = bytearray(CHUNK)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(block):
+            pass
 
 
 def _crc32(tensor: Tensor) -> int:

@@ -108,18 +108,20 @@ def _refuse_blind(config: Config, validation: Sequence[Case]) -> None:
 
 
 def _patches(config: Config, cases: Sequence[Case]) -> AllPatches:
-    what, settings = "Reading training cases", (config.patch, config.augment, config.train.seed)
+    what, workers = "Reading training cases", config.train.workers
+    settings = (config.patch, config.augment, config.train.seed)
     if config.model.paired:
-        pairs = read_pairs(cases, config.prep, what)
+        pairs = read_pairs(cases, config.prep, what, workers)
         dropout = config.prep.contrast_dropout
         return Patches(pairs, *settings, neighbours=config.neighbours, weigh=config.weigh, contrast_dropout=dropout)
-    a, b = (read_scans(cases, role, config.prep, f"{what}, {role}") for role in ("a", "b"))
+    a, b = (read_scans(cases, role, config.prep, f"{what}, {role}", workers) for role in ("a", "b"))
     return UnpairedPatches(a, b, *settings)
 
 
 def _held_out(config: Config, cases: Sequence[Case]) -> list[Scan]:
     """Pairs where the cases have both images; only those can be scored."""
     both = [case for case in cases if {"a", "b"} <= case.images.keys()]
-    pairs = read_pairs(both, config.prep, "Reading validation cases") if both else []
     alone = [case for case in cases if case not in both]
-    return [*pairs, *(read_scans(alone, "a", config.prep, "Reading validation cases, a") if alone else [])]
+    what, workers = "Reading validation cases", config.train.workers
+    pairs = read_pairs(both, config.prep, what, workers) if both else []
+    return [*pairs, *(read_scans(alone, "a", config.prep, f"{what}, a", workers) if alone else [])]

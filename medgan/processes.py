@@ -17,9 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from medgan.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 __all__ = [
     "PATIENCE",
@@ -150,19 +153,36 @@ def copies(count: int, what: str) -> Iterator[Mapped]:
 
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of idle threads, as numpy's
         others = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), follow_parent)
+        pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _live_as_copy)
         try:
-            with pool:
-                with _uninterrupted():
-                    pool.submit(int)  # starts the copies; half started, they would be waited for without end
-                yield pool.map
+            with _uninterrupted():
+                pool.submit(int)  # starts the copies; half started, they would be waited for without end
+            yield pool.map
         except BrokenProcessPool as error:
             raise InputError(
                 f"a process that {what} was killed, as systems do when memory runs out; free memory, or do less at once"
             ) from error
-        finally:  # of a pool that Ctrl-C has hit at a bad moment, copies wait for work, and Python's end for them
-            for left in set(multiprocessing.active_children()) - others:
-                left.kill()
+        finally:
+            _end(pool, others)
+
+
+def _end(pool: ProcessPoolExecutor, others: set[BaseProcess]) -> None:
+    """What is under way is finished, what waits is not begun.
+
+    Of a pool that Ctrl-C has hit at a bad moment, copies wait for work, and Python's end for them.
+    """
+    try:
+        pool.shutdown(cancel_futures=True)
+    finally:
+        for left in set(multiprocessing.active_children()) - others:
+            left.kill()
+
+
+def _live_as_copy() -> None:
+    """One thread of torch each: those of the parent are not in a copy, which would wait for them without end."""
+    follow_parent()
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ class SamplingLesson:
 
     def _views(self, cases: Sequence[Case], label: str, balance: str | None = None) -> Views:
         config = self.config
-        views = views_of(read_studies(cases, config.prep, label), config.patch, config.slices)
+        views = views_of(read_studies(cases, config.prep, label, config.train.workers), config.patch, config.slices)
         return Views(
             views, config.patch, config.augment, config.train.seed, conditions=config.conditions, balance=balance
         )

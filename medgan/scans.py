@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from medgan.cache import Entry, Store, code_digest, digest, key_of, open_store
 from medgan.cases import Case
-from medgan.errors import GeometryError
+from medgan.errors import GeometryError, MedganError
 from medgan.formats import read
 from medgan.prep import (
     Intensity,
@@ -27,6 +28,7 @@ from medgan.prep import (
     to_channels,
     to_network,
 )
+from medgan.processes import copies, place
 from medgan.progress import track
 from medgan.resample import resample
 from medgan.volume import Grid, Synthesis, Volume
@@ -114,29 +116,31 @@ class Study:
         return places
 
 
-def read_pairs(cases: Sequence[Case], prep: Prep, label: str) -> list[Pair]:
-    """Read and prepare the images of all cases, showing progress; what is in the cache is mapped from there."""
-    store = open_store()
-    pairs = [_kept_pair(store, case, prep) for case in track(cases, label)]
-    store.trim()
-    return pairs
+def read_pairs(cases: Sequence[Case], prep: Prep, label: str, workers: int = 0) -> list[Pair]:
+    """Read and prepare the images of all cases, showing progress; what is in the cache is mapped from there.
+
+    Args:
+        cases: pairs.
+        prep: the contract.
+        label: of the progress.
+        workers: processes that prepare what the cache lacks; without a cache, and below 2, it is done here.
+    """
+    form = _Form(partial(_pair_key, prep), partial(_pair_entry, prep))
+    return [_pair(case, entry) for case, entry in zip(cases, _entries(cases, form, label, workers), strict=True)]
 
 
-def read_scans(cases: Sequence[Case], role: str, prep: Prep, label: str) -> list[Scan]:
+def read_scans(cases: Sequence[Case], role: str, prep: Prep, label: str, workers: int = 0) -> list[Scan]:
     """Read and prepare the images that the cases have in one role, "a" or "b", likewise."""
-    store = open_store()
     having = [case for case in cases if role in case.images]
-    scans = [_kept_scan(store, case, role, prep) for case in track(having, label)]
-    store.trim()
-    return scans
+    form = _Form(partial(_scan_key, prep, role), partial(_scan_entry, prep, role))
+    entries = _entries(having, form, label, workers)
+    return [Scan(**_unpacked(case, entry)) for case, entry in zip(having, entries, strict=True)]
 
 
-def read_studies(cases: Sequence[Case], prep: SamplingPrep, label: str) -> list[Study]:
+def read_studies(cases: Sequence[Case], prep: SamplingPrep, label: str, workers: int = 0) -> list[Study]:
     """Read and prepare the images of all cases for a sampler, likewise."""
-    store = open_store()
-    studies = [_kept_study(store, case, prep) for case in track(cases, label)]
-    store.trim()
-    return studies
+    form = _Form(partial(_study_key, prep), partial(_study_entry, prep))
+    return [_study(case, entry) for case, entry in zip(cases, _entries(cases, form, label, workers), strict=True)]
 
 
 def read_study(case: Case, prep: SamplingPrep) -> Study:
@@ -244,10 +248,59 @@ def read_sources(
 # --- kept for the next time -------------------------------------------------------------------------------------------
 
 
-def _kept_pair(store: Store, case: Case, prep: Prep) -> Pair:
+@dataclass(frozen=True)
+class _Form:
+    """In what form cases are kept: under which key, and how it is made."""
+
+    key: Callable[[Case], str]
+    make: Callable[[Case], Entry]
+
+
+def _entries(cases: Sequence[Case], form: _Form, label: str, workers: int) -> list[Entry]:
+    store = open_store()
+    keys = _made_ahead(store, cases, form, label, workers)
+    entries = [
+        store.recall(keys.get(case.name) or form.key(case), partial(form.make, case)) for case in track(cases, label)
+    ]
+    store.trim()
+    return entries
+
+
+def _made_ahead(store: Store, cases: Sequence[Case], form: _Form, label: str, workers: int) -> dict[str, str]:
+    """Put into the store what it lacks, in several processes; the key of each case whose files can be read.
+
+    Processes of one job begin at different cases, so that none does what another has done.
+    """
+    here = place()
+    if not store.is_open or (workers < 2 and here.count == 1):
+        return {}
+    first = len(cases) * here.rank // here.count
+    turned = [*cases[first:], *cases[:first]]
+    with copies(min(workers, len(cases)), "reads cases") as over:
+        done = list(track(over(partial(_put, store, form), turned), label, len(turned)))
+    store.added = sum(is_new for _, is_new in done)  # of other processes as well
+    return {case.name: key for case, (key, _) in zip(turned, done, strict=True) if key}
+
+
+def _put(store: Store, form: _Form, case: Case) -> tuple[str, bool]:
+    """The key of a case, and whether it was made now; "" for one that cannot be read, which is refused in its turn."""
+    try:
+        key = form.key(case)
+        return key, store.put(key, partial(form.make, case))
+    except MedganError:
+        return "", False
+
+
+def _pair_key(prep: Prep, case: Case) -> str:
     roles = [role for role in (*prep.sources, "b", "mask") if role in case.images]
-    key = _key(case, roles, prep.model_dump(mode="json", exclude={"contrast_dropout"}))
-    entry = store.recall(key, lambda: _packed(read_pair(case, prep)))
+    return _key(case, roles, prep.model_dump(mode="json", exclude={"contrast_dropout"}))
+
+
+def _pair_entry(prep: Prep, case: Case) -> Entry:
+    return _packed(read_pair(case, prep))
+
+
+def _pair(case: Case, entry: Entry) -> Pair:
     return Pair(
         **_unpacked(case, entry),
         b=_by_case(entry.tensors["b"]),
@@ -256,16 +309,25 @@ def _kept_pair(store: Store, case: Case, prep: Prep) -> Pair:
     )
 
 
-def _kept_scan(store: Store, case: Case, role: str, prep: Prep) -> Scan:
+def _scan_key(prep: Prep, role: str, case: Case) -> str:
     roles = [role, *(["mask"] if "mask" in case.images and _has_mask_of(case, role) else [])]
-    place = prep.model_dump(mode="json", include={"spacing_mm", "axes"})
-    key = _key(case, roles, {**place, "alone": getattr(prep, role).model_dump(mode="json")})
-    return Scan(**_unpacked(case, store.recall(key, lambda: _packed(read_scan(case, role, prep)))))
+    grid = prep.model_dump(mode="json", include={"spacing_mm", "axes"})
+    return _key(case, roles, {**grid, "alone": getattr(prep, role).model_dump(mode="json")})
 
 
-def _kept_study(store: Store, case: Case, prep: SamplingPrep) -> Study:
-    key = _key(case, prep.roles, {"study": prep.model_dump(mode="json")})
-    entry = store.recall(key, lambda: _packed_study(read_study(case, prep)))
+def _scan_entry(prep: Prep, role: str, case: Case) -> Entry:
+    return _packed(read_scan(case, role, prep))
+
+
+def _study_key(prep: SamplingPrep, case: Case) -> str:
+    return _key(case, prep.roles, {"study": prep.model_dump(mode="json")})
+
+
+def _study_entry(prep: SamplingPrep, case: Case) -> Entry:
+    return _packed_study(read_study(case, prep))
+
+
+def _study(case: Case, entry: Entry) -> Study:
     body = _by_case(entry.tensors["body"]).numpy()
     return Study(case.name, case.patient, _by_case(entry.tensors["x"]), body, dict(case.conditions))
 

@@ -43,7 +43,7 @@ class TrainSettings(Settings):
             compiler; numbers change in the last digits.
         deterministic: refuse operations whose result may differ from run to run on a GPU, at some cost in speed; on a
             CPU there are none.
-        workers: processes that cut and augment patches; 0 does it in the training process.
+        workers: processes that read cases, cut and augment patches; 0 does it in the training process.
         seed: of initial weights, order, patches, augmentation and dropout.
     """
 

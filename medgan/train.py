@@ -37,7 +37,7 @@ from medgan.schedule import PLATEAU_PATIENCE
 from medgan.validate import Scores, restate
 from medgan.volume import Synthesis
 
-__all__ = ["Lesson", "StoppedError", "cases_of", "load_config", "train"]
+__all__ = ["Lesson", "StoppedError", "cases_of", "load_config", "read_ahead", "train"]
 
 EXPLODED, RESTATE_BATCHES = 1e6, 16
 
@@ -88,7 +88,7 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
     config = load_config(config, overrides)
     training, validation = cases_of(config, "train"), cases_of(config, "val")
     fabric = fabric_for(config, device)
-    refuse_leaks(config.cases)
+    refuse_leaks(config.cases, config.train.workers)
     game = new_game(config)
     run: AnyRun = plan_run(Path(out), config)
     learner = new_learner(game, run, fabric)
@@ -107,6 +107,24 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
         _loop(run, learner, fabric, lesson)
     _tell_end(run, learner, _over(learner, config))
     return run
+
+
+def read_ahead(config: AnyConfig | Path | str, overrides: Sequence[str] = ()) -> None:
+    """Read all that a training will read, which is kept, so that the training starts at the speed of the disk.
+
+    Args:
+        config: the settings of the training, or a YAML file of them.
+        overrides: `dotted.key=value`, applied to the file.
+
+    Raises:
+        ConfigError: for settings that do not fit one another.
+        CasesError: for a table that cannot be used, or has one image in two splits.
+        InputError: if an image is not what the settings say.
+    """
+    config = load_config(config, overrides)
+    training, validation = cases_of(config, "train"), cases_of(config, "val")
+    refuse_leaks(config.cases, config.train.workers)
+    _lesson(config, training, validation)
 
 
 def cases_of(config: AnyConfig, split: str) -> list[Case]:

@@ -23,15 +23,16 @@ from test_layers import PACKAGE, imports, room
 
 from medgan import Grid, Volume, write
 from medgan import cache as cache_of
-from medgan.cache import PREPARING, Entry, Store, digest, open_store
+from medgan.cache import FINGERPRINT, PREPARING, Entry, Store, digest, open_store
 from medgan.cases import Case, read_cases
 from medgan.data import Augment, Pair, Patches, Scan
 from medgan.errors import ConfigError, InputError
 from medgan.formats.dicom import Subject
 from medgan.formats.sidecar import sidecar_path
 from medgan.prep import Intensity, Prep
+from medgan.processes import Place
 from medgan.scans import read_pair, read_pairs, read_scans
-from medgan.train import train
+from medgan.train import read_ahead, train
 
 PREP = Prep(a=Intensity(modality="MR", times_median=(0, 2)), b=Intensity(modality="CT", unit="HU", range=(-1000, 1000)))
 
@@ -348,15 +349,84 @@ def test_many_at_once_write_whole_entries(tiny_cohort: Path, place: Path) -> Non
     assert not list(place.glob(".*.part.*"))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_place_that_cannot_be_written_is_done_without(
-    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workers: int
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path / "file" / "cache"))
     again = Case("p9", "p9", "train", case.images)
-    for pair in read_pairs([case, again], PREP, "reading"):
+    for pair in read_pairs([case, again], PREP, "reading", workers):
         assert torch.equal(pair.x, read_pair(case, PREP).x)
     assert capsys.readouterr().err.count("stay in memory") == 1
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def test_several_processes_prepare_the_same_bytes(
+    tiny_cohort: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = read_cases(tiny_cohort / "cases.csv")
+    together = read_pairs(cases, PREP, "reading", 3)
+    assert "5 more" in capsys.readouterr().err
+    made = {path.name: path.read_bytes() for path in kept(place)}
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path / "other"))
+    alone = read_pairs(cases, PREP, "reading")
+    for one_way, other_way in zip(together, alone, strict=True):
+        assert_same(one_way, other_way)
+    assert made == {path.name: path.read_bytes() for path in kept(tmp_path / "other")}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
+def test_several_processes_are_others_than_this_one(
+    tiny_cohort: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases, seen = read_cases(tiny_cohort / "cases.csv"), count_reads(monkeypatch)
+    read_pairs(cases, PREP, "reading", 2)
+    assert len(kept(place)) == 5
+    assert seen == []
+    capsys.readouterr()
+    read_pairs(cases, PREP, "reading", 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_several_processes_refuse_what_one_refuses(tiny_cohort: Path, place: Path, tmp_path: Path) -> None:
+    """The first bad case in the order of the table; the good ones are kept."""
+    (tmp_path / "a.nii.gz").write_bytes(b"no scan")
+    cases = read_cases(tiny_cohort / "cases.csv")
+    bad = [replace(case, images={"a": tmp_path / name, "b": case.images["b"]}) for case, name in zip(
+        cases[1:3], ("a.nii.gz", "none.nii.gz"), strict=True
+    )]  # fmt: skip
+    with pytest.raises(InputError, match=r"a\.nii\.gz: "):
+        read_pairs([cases[0], *bad, *cases[3:]], PREP, "reading", 2)
+    assert len(kept(place)) == 3
+
+
+def test_processes_of_one_job_begin_at_different_cases(
+    tiny_cohort: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what the others have made is not made again."""
+    monkeypatch.setattr("medgan.scans.place", lambda: Place(rank=1, count=2))
+    cases, seen = read_cases(tiny_cohort / "cases.csv"), count_reads(monkeypatch)
+    read_pairs(cases[3:], PREP, "reading")
+    assert seen == ["p4_mr.nii.gz", "p4_ct.nii.gz", "p3_mr.nii.gz", "p3_ct.nii.gz"]
+    pairs = read_pairs(cases, PREP, "reading")
+    assert [name for name in seen[4:] if "mr" in name] == ["p2_mr.nii.gz", "p0_mr.nii.gz", "p1_mr.nii.gz"]
+    assert [pair.name for pair in pairs] == ["p0", "p1", "p2", "p3", "p4"]
+
+
+def test_reading_ahead_leaves_nothing_to_prepare(tiny_cohort: Path, place: Path, tmp_path: Path) -> None:
+    """Of a training in pairs, and one without: neither a case nor a fingerprint is added."""
+    without = ["model.name=cyclegan", "augment.gamma=0", "augment.noise=0"]
+    for overrides in ([], without):
+        read_ahead(tiny_cohort / "tiny.yaml", overrides)
+    ahead = {path.name: path.stat().st_ino for path in place.iterdir()}
+    assert sum(name.endswith(FINGERPRINT) for name in ahead) == 10
+    for number, overrides in enumerate(([], without)):
+        steps = ["train.steps=1", "train.validate_every=1", *overrides]
+        train(tiny_cohort / "tiny.yaml", steps, out=tmp_path / str(number), device="cpu")
+    assert {path.name: path.stat().st_ino for path in place.iterdir()} == ahead
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------

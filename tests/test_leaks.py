@@ -331,12 +331,13 @@ def test_a_table_that_is_gone_or_changed_is_told(
     assert "cannot be told: the table that" in told()
 
 
-def test_processes_look_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_processes_look_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     """What other processes have seen comes as copies."""
     images = {role: write(texture(seed), tmp_path / f"{role}.nii.gz") for seed, role in enumerate("ab")}
     cases = [Case(name, name, split, images) for name, split in (("p0", "train"), ("p1", "test"))]
     monkeypatch.setattr("medgan.leaks.compare.all_of", lambda part: [pickle.loads(pickle.dumps(one)) for one in part])
-    seen = look_at(cases)
+    seen = look_at(cases, workers=workers)
     assert [one.case for one in seen] == [cases[0], cases[0], cases[1], cases[1]]
     assert seen[0].case is seen[1].case
     assert len(leaks(seen, lambda case: case.split)) == 1

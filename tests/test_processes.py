@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import torch
 
 from medgan.errors import ConfigError, InputError
 from medgan.evaluate import evaluate
-from medgan.processes import Place, all_of, gathered, is_first, place, share
+from medgan.processes import Place, all_of, copies, gathered, is_first, place, share
 from medgan.train import train
 from medgan.translate import translate
 
@@ -235,3 +237,22 @@ def test_ctrl_c_while_copies_start_is_neither_lost_nor_waited_on() -> None:
     assert done.stdout == ""
     assert done.stderr.endswith("KeyboardInterrupt\n")
     assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
+def test_what_waits_for_copies_is_not_begun_after_ctrl_c(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(tmp_path)
+    assert 0 < len(list(tmp_path.iterdir())) < 20
+
+
+def _interrupted(folder: Path) -> None:
+    with copies(2, "marks") as over:
+        marked = over(partial(_mark, folder), range(100))
+        for _ in marked:
+            raise KeyboardInterrupt
+
+
+def _mark(folder: Path, number: int) -> None:
+    (folder / str(number)).touch()
+    time.sleep(0.05)

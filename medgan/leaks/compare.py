@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from medgan.errors import MedganError
 from medgan.formats import Header, read_header
 from medgan.leaks.fingerprint import Fingerprint, fingerprint
 from medgan.leaks.looks import LEAST_LIKENESS, LEAST_SPECTRUM, Look, coarseness_mm, likeness, spectrum_of
-from medgan.processes import all_of, share
+from medgan.processes import all_of, copies, share
 from medgan.progress import track
 
 __all__ = ["Leak", "Seen", "leaks", "look_at"]
@@ -30,6 +31,7 @@ _IN_WORDS: dict[Kind, str] = {
     "look": "look alike",
 }
 Spectra = Mapping[int, npt.NDArray[np.float32]]  # by the identity of what was seen
+_Image = tuple[Case, str, Path, Header | Exception]  # a case, one of its images, and what its file says
 _AT_ONCE = 512  # looks whose likeness to all others is in memory
 
 
@@ -82,12 +84,13 @@ class Leak:
         return f"{' and '.join(names)}, {' and '.join(roles)}: {_IN_WORDS[self.kind]}{value}"
 
 
-def look_at(cases: Sequence[Case], *, like: Sequence[Case] = ()) -> list[Seen]:
+def look_at(cases: Sequence[Case], *, like: Sequence[Case] = (), workers: int = 0) -> list[Seen]:
     """Fingerprints of all images but masks, by the processes of a job together.
 
     Args:
         cases: whose images are looked at.
         like: cases with which they are to be compared, as coarsely as those.
+        workers: copies of each process that look at images at once; below 2 it does so itself.
 
     Returns:
         One for each image, in order; those that cannot be read with an error.
@@ -98,7 +101,9 @@ def look_at(cases: Sequence[Case], *, like: Sequence[Case] = ()) -> list[Seen]:
     if not grids:
         return [Seen(case, role, error=str(headers[path])) for case, role, path in images]
     size_mm = coarseness_mm(grids)
-    part = [_seen(*image, headers[image[2]], size_mm) for image in track(share(images), "looking for leaks")]
+    own = [(*image, headers[image[2]]) for image in share(images)]
+    with copies(min(workers, len(own)), "looks for leaks") as over:
+        part = list(track(over(partial(_seen, size_mm), own), "looking for leaks", len(own)))
     # Those of other processes came as copies; images of one case are known by having the same one.
     return [replace(one, case=case) for one, (case, *_) in zip(all_of(part), images, strict=True)]
 
@@ -132,7 +137,8 @@ def _header(path: Path) -> Header | Exception:
         return error
 
 
-def _seen(case: Case, role: str, path: Path, header: Header | Exception, size_mm: float) -> Seen:
+def _seen(size_mm: float, image: _Image) -> Seen:
+    case, role, path, header = image
     if isinstance(header, Exception):
         return Seen(case, role, error=str(header))
     try:

@@ -14,19 +14,23 @@ from medgan.progress import say
 __all__ = ["refuse_leaks", "trained_on"]
 
 
-def refuse_leaks(table: Path) -> None:
+def refuse_leaks(table: Path, workers: int = 0) -> None:
     """Refuse a table with one image in two splits; tell of cases in different splits that may be of one person.
 
     Patients whose names differ only in capitals or white space are told, in whatever split.
 
     A PatientID that cases of two splits share is told only: it may be a placeholder, and `medgan index` has asked.
 
+    Args:
+        table: of cases.
+        workers: copies of this process that look at images at once; below 2 it does so itself.
+
     Raises:
         CasesError: if images in different splits are equal, voxel for voxel, or share a UID; names the cases.
     """
     cases = read_cases(table, required=())
     tell_alike(cases, table)
-    seen = look_at(cases)
+    seen = look_at(cases, workers=workers)
     found = leaks(seen, lambda case: case.split)
     proven = [_told(leak) for leak in found if leak.is_proven]
     if proven:
