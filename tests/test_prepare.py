@@ -342,6 +342,36 @@ def test_it_trains_at_once(cohort: Path, tmp_path: Path) -> None:
     assert trained(cohort, tmp_path) == 2
 
 
+def entries(folder: Path) -> dict[str, int]:
+    """Files, known as the same only if they were not written again."""
+    return {path.name: path.stat().st_ino for path in folder.iterdir()}
+
+
+def test_a_training_finds_what_was_read_for_it(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --for, its first start prepares nothing."""
+    monkeypatch.setenv("MEDGAN_CACHE", str(own / "cache"))
+    (own / "tiny.yaml").write_text(TINY_CONFIG)
+    asked = ("--out", own / "out", "--processes", 2, "--for", own / "tiny.yaml")
+    done = medgan("prepare", own / "cases.csv", own / "plan.yaml", *asked)
+    assert done.code == 0, done.err
+    assert "5 prepared" in done.out
+    kept = entries(own / "cache")
+    assert len(kept) == 4 + 10
+    trained(own / "out", own)
+    assert entries(own / "cache") == kept
+    again = medgan("prepare", own / "cases.csv", own / "plan.yaml", *asked)
+    assert (again.code, "5 unchanged" in again.out) == (0, True)
+    assert entries(own / "cache") == kept
+
+
+def test_a_training_that_cannot_be_is_refused_before_the_work(own: Path) -> None:
+    (own / "tiny.yaml").write_text(TINY_CONFIG + "lr: 1\n")
+    done = medgan("prepare", own / "cases.csv", own / "plan.yaml", "--out", own / "out", "--for", own / "tiny.yaml")
+    assert done.code == 1
+    assert "lr" in done.err
+    assert not (own / "out").exists()
+
+
 def test_a_harmonised_cohort_trains_in_its_own_unit(own: Path) -> None:
     prepare(own / "cases.csv", own / "plan.yaml", ["images.a.harmonise={name: nyul}"], out=own / "out")
     intensity = "prep.a={modality: MR, unit: 'normalised:nyul', range: [0, 100]}"

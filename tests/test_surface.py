@@ -62,7 +62,7 @@ COMMANDS = {
         "--json",
     ],
     "phantoms": ["out", "--layout", "--num", "--seed"],
-    "prepare": ["table", "config", "overrides", "--out", "--exclude", "--processes", "--json"],
+    "prepare": ["table", "config", "overrides", "--out", "--exclude", "--processes", "--for", "--json"],
     "project": ["run_folder", "table", "--out", "--split", "--num", "--steps", "--device", "--json"],
     "pull": [
         "peer", "out", "--patient", "--study", "--series", "--accession", "--modality", "--date", "--list",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -47,17 +48,41 @@ def prepare(
         Path | None, typer.Option(help="exclude.csv of medgan check: left out but for what is mended here.")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Cases prepared at once.")] = 1,
+    training: Annotated[
+        list[Path] | None,
+        typer.Option("--for", metavar="CONFIG", help="Of a training, whose first start then waits for the disk alone."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Register, resample, mask, harmonise: what CONFIG declares, written down case by case."""
     from medgan.prepare import prepare as run
 
+    _refuse_bad(training or ())
     done = run(table, config, overrides or (), out=out, exclude=exclude, processes=processes)
     from medgan.report.prepare import prepare_report  # only now: what it brings along is not held beside the volumes
 
     prepare_report(done, out)
     printed(done.to_json(), "\n".join(done.lines()), as_json)
+    if done.table:
+        _read_ahead(training or (), done.table, processes)
     raise typer.Exit(done.exit_code)
+
+
+def _refuse_bad(configs: Sequence[Path]) -> None:
+    """Before hours of work, not after them."""
+    if configs:
+        from medgan.config import load
+
+        for config in configs:
+            load(config)
+
+
+def _read_ahead(configs: Sequence[Path], table: Path, processes: int) -> None:
+    if configs:
+        from medgan.train import read_ahead
+
+        for config in configs:
+            read_ahead(config, [f"cases={table}", f"train.workers={processes}"])
 
 
 @app.command(name="export-cohort")

@@ -13,7 +13,6 @@ takes longer than reading the volumes: below 2, reading is the larger part of it
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import shutil
 import tempfile
@@ -26,7 +25,7 @@ from statistics import median
 
 import nibabel as nib
 import numpy as np
-from interleaved import machine
+from interleaved import forgotten, machine
 
 import medgan
 from medgan import Grid, Volume
@@ -66,14 +65,6 @@ def _case(seed: int, shape: tuple[int, int, int], dtype: str) -> tuple[Volume, V
     real, made = (np.asfortranarray((body + rng.normal(0, sigma, shape)).astype(dtype)) for sigma in (15, 30))
     inside = np.asfortranarray((radius <= 1.05).astype(np.uint8))
     return Volume(made, grid, unit="HU"), Volume(real, grid, unit="HU"), Volume(inside, grid, unit="label")
-
-
-def forgotten(files: Sequence[Path]) -> None:
-    """Drop files from the cache of the system."""
-    for file in files:
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def all_bytes(file: Path) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -26,11 +27,14 @@ def seconds(way: Way) -> float:
     return time.perf_counter() - began
 
 
-def rounds(ways: Mapping[str, Way], number: int, *, warm: int = 1) -> dict[str, list[float]]:
-    """Seconds of each call, in rounds after some that are not counted."""
+def rounds(
+    ways: Mapping[str, Way], number: int, *, warm: int = 1, before: Callable[[], object] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of each call, in rounds after some that are not counted; `before` each comes what takes no part in it."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for n in range(warm + number):
         for name, way in ways.items():
+            before()
             spent = seconds(way)
             if n >= warm:
                 taken[name].append(spent)
@@ -95,3 +99,11 @@ def machine() -> str:
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def forgotten(files: Iterable[Path]) -> None:
+    """Drop files from the cache of the system."""
+    for file in files:
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

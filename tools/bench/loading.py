@@ -1,12 +1,13 @@
 """What a training item and a start cost: medgan's patches against decoding images, its cache against none.
 
     python tools/bench/loading.py [--items 200] [--rounds 7] [--channels 1]
-    python tools/bench/loading.py --table cases.csv --config configs/t1_to_flair.yaml [--rounds 3]
+    python tools/bench/loading.py --table cases.csv --config configs/t1_to_flair.yaml [--rounds 3] [--workers 2]
 
 The baseline of the first is the published procedure of pix2pix for one pair of 256 × 256: decode two PNG files, resize
 both to 286 × 286 (bicubic), cut the same random 256 × 256, mirror half of the time, to a tensor in [-1, 1]. All ways
 run in one process, in turn; a call is a number of items. The second reads the training cases of a table without the
-cache, into an empty one, and from it.
+cache, into an empty one, also by several processes, and from it: as files in memory, and as files that the system has
+forgotten, beside the bytes of those files alone.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from interleaved import machine, rounds, table
+from interleaved import forgotten, machine, rounds, table
 from PIL import Image
 from scipy import ndimage
 
 from medgan import Grid, Volume
 from medgan.cache import cache
 from medgan.cases import read_cases
-from medgan.config import load
+from medgan.config import AnyConfig, load
 from medgan.data import Augment, Pair, Patches, batches, read_pairs
 from medgan.jitter import Size
+from medgan.train import read_ahead
 
 SLICE, RESIZED = 256, 286
 PLAIN = Augment(flip_axes=(0,), rotate_deg=0, scale=0, gamma=0, noise=0)
@@ -119,27 +121,58 @@ def compare_items(options: argparse.Namespace) -> None:
         print(table(rounds(ways, options.rounds)))
 
 
+def whole_starts(config: AnyConfig, folder: str, workers: int) -> dict[str, Callable[[], object]]:
+    """All that a training reads before its first step."""
+
+    def start(*, clear: bool = False, workers: int = 0) -> None:
+        if clear:
+            cache(clear=True)
+        read_ahead(config.model_copy(update={"train": config.train.model_copy(update={"workers": workers})}))
+
+    os.environ["MEDGAN_CACHE"] = folder
+    return {
+        "empty cache": lambda: start(clear=True),
+        f"empty cache, {workers} processes": lambda: start(clear=True, workers=workers),
+        "full cache": start,
+    }
+
+
 def compare_starts(options: argparse.Namespace) -> None:
     config = load(options.config, [f"cases={options.table}"])
     cases = read_cases(config.cases, split="train", required=config.required)
 
-    def start(place: str, *, clear: bool = False) -> None:
+    def start(place: str, *, clear: bool = False, workers: int = 0) -> None:
         os.environ["MEDGAN_CACHE"] = place
         if clear:
             cache(clear=True)
-        for pair in read_pairs(cases, config.prep, "Reading"):
+        for pair in read_pairs(cases, config.prep, "Reading", workers):
             pair.x[0, 0, 0, 0].item()
 
-    with tempfile.TemporaryDirectory() as folder:
-        ways = {
+    def kept() -> list[Path]:
+        return sorted(Path(folder).glob("*.safetensors"))
+
+    scans = [path for case in cases for path in case.images.values()]
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        ways: dict[str, Callable[[], object]] = {
             "no cache": lambda: start("off"),
             "empty cache": lambda: start(folder, clear=True),
-            "full cache": lambda: start(folder),
+            f"empty cache, {options.workers} processes": lambda: start(folder, clear=True, workers=options.workers),
+            "full cache, in memory": lambda: start(folder),
+            "its bytes alone, in memory": lambda: [path.read_bytes() for path in kept()],
         }
-        taken = rounds(ways, options.rounds)
-        size = cache().size_bytes
-    print(f"milliseconds until {len(cases)} training cases can be cut; {size / 2**30:.2f} GiB in the cache")
-    print(table(taken))
+        print(f"milliseconds until {len(cases)} training cases can be cut, of files in memory")
+        print(table(rounds(ways, options.rounds)))
+        ways = {
+            "the files it was made from": lambda: [path.read_bytes() for path in scans],
+            "full cache": lambda: start(folder),
+            "its bytes alone": lambda: [path.read_bytes() for path in kept()],
+        }
+        print("the same, of files that the system has forgotten")
+        print(table(rounds(ways, options.rounds, before=lambda: forgotten([*kept(), *scans]))))
+        if read_cases(config.cases, split="val", required=config.required):
+            print("a whole start, with validation cases and the look for leaks, of files in memory")
+            print(table(rounds(whole_starts(config, folder, options.workers), options.rounds)))
+        print(f"{cache().size_bytes / 1e6:.0f} MB in the cache, of {sum(p.stat().st_size for p in scans) / 1e6:.0f} MB")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -149,6 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--channels", type=int, default=1, choices=(1, 3))
     parser.add_argument("--table")
     parser.add_argument("--config")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--scratch", help="where the cache is made: on the disk that is to be measured")
     options = parser.parse_args(arguments)
     if bool(options.table) != bool(options.config):
         parser.error("--table and --config go together")

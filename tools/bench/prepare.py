@@ -29,7 +29,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from interleaved import machine
+from interleaved import forgotten, machine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -117,14 +117,6 @@ def steps(table: Path, plan: Path, out: Path) -> dict[str, float]:
         step: next(took for path, called, took in seen if path.endswith(file) and called == name)
         for step, (file, name) in STEPS.items()
     }
-
-
-def forgotten(files: list[Path]) -> None:
-    """Drop files from the cache of the system."""
-    for file in files:
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def unpacked(file: Path) -> None:
