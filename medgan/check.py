@@ -36,7 +36,7 @@ MOST_DISAGREEMENT_MM, LEAST_MIRROR_GAIN = 2.5, 0.25
 SAME_GRID_MM = 0.1
 _NO_IMAGE = {"not finite", "too large", "constant"}
 MOST_UNCOVERED = 0.02
-_LEAST_OVERLAP, _USUAL_OVERLAP, _NEAR_MM = 0.5, 0.95, 10.0
+_LEAST_OVERLAP, _USUAL_OVERLAP, _NEAR_MM, _FLAT = 0.5, 0.95, 15.0, 0.2
 _Pair = tuple[str, float, float | None, Misalignment | None, list[Fault]]
 
 
@@ -96,7 +96,7 @@ def examined(name: str, volumes: Mapping[str, Volume], *, patient: str = "") -> 
         _of_labels(volumes, images)
     )
     first = next(iter(images), "")
-    pairs = [_pair(sound, first, role) for role in sound if role != first and first in sound]
+    pairs = [_pair(sound, first, role, volumes.get("mask")) for role in sound if role != first and first in sound]
     faults += [
         fault for role, *_, own in pairs for fault in own if fault.kind != "cut" or {first, role} <= traces.keys()
     ]
@@ -182,13 +182,13 @@ def _apart(pair: _Pair) -> float:
     return pair[3].distance_mm if pair[3] else -1.0
 
 
-def _pair(images: Mapping[str, Volume], first: str, role: str) -> _Pair:
+def _pair(images: Mapping[str, Volume], first: str, role: str, mask: Volume | None) -> _Pair:
     """How another image fits the first: what of it is covered, how it lies, and what is wrong."""
     a, b, names = images[first], images[role], f"{first} and {role}"
     overlap = _overlap(a.grid, b.grid)
     faults = [*_of_grids(a.grid, b, names), *_of_overlap(overlap, names)]
     try:
-        pose, uncovered = misalignment(a, b), _uncovered(shrunk(a), shrunk(b))
+        pose, uncovered = misalignment(a, b), _uncovered(shrunk(a), shrunk(b), mask)
     except InputError as error:
         doubt = Fault("not judged", f"{names}: {error}", "look at them", excludes=False)
         return role, overlap, None, None, [*faults, doubt]
@@ -218,18 +218,54 @@ def _overlap(a: Grid, b: Grid) -> float:
     return float(((index >= -0.5) & (index <= np.array(b.shape) - 0.5)).all(axis=-1).mean())
 
 
-def _uncovered(a: Volume, b: Volume) -> float:
-    """Share of a's body that is farther than 10 mm from b's, as both lie."""
-    body = foreground(a.array)
-    other = resample(b.with_array(foreground(b.array).astype(np.uint8)), a.grid, order=0).array > 0
-    if not other.any():
+def _uncovered(a: Volume, b: Volume, mask: Volume | None) -> float:
+    """Share of a body that the other image does not show, as both lie; with a mask, of what is inside it.
+
+    Of a's what is farther than 15 mm from b's, and of either what lies beyond a plane where the other ends as if cut.
+    """
+    one, other = (volume.with_array(foreground(volume.array)) for volume in (a, b))
+    return max(
+        _far(_within(one, mask), other), _beyond(_within(one, mask), other), _beyond(_within(other, mask), one)
+    )  # fmt: skip
+
+
+def _within(body: Volume, mask: Volume | None) -> Volume:
+    """All of it where the mask has no part of it: that is a fault of its own."""
+    if mask is None:
+        return body
+    inside = resample(mask.with_array((mask.array > 0).astype(np.uint8)), body.grid, order=0).array > 0
+    return body.with_array(body.array & inside) if (body.array & inside).any() else body
+
+
+def _far(body: Volume, other: Volume) -> float:
+    """Share of a body that is farther than 15 mm from another."""
+    shown = resample(other.with_array(other.array.astype(np.uint8)), body.grid, order=0).array > 0
+    if not shown.any():
         return 1.0
-    return float((ndimage.distance_transform_edt(~other, sampling=a.grid.spacing_mm)[body] > _NEAR_MM).mean())
+    away_mm = ndimage.distance_transform_edt(~shown, sampling=body.grid.spacing_mm)
+    return float((away_mm[body.array] > _NEAR_MM).mean())
+
+
+def _beyond(body: Volume, other: Volume) -> float:
+    """Share of a body inside another's grid that is beyond a plane of it where the other ends with much of its section.
+
+    Heads taper off; what is blank from one plane on was not measured. Beyond the grid itself, its header tells.
+    """
+    places = other.grid.to_index(body.grid.to_world(np.argwhere(body.array)))
+    inside = ((places >= -0.5) & (places <= np.array(other.grid.shape) - 0.5)).all(axis=1)
+    shares = [0.0]
+    for axis in range(3):
+        sections = other.array.sum(axis=tuple(k for k in range(3) if k != axis))
+        shown = np.flatnonzero(sections)
+        for end, away in ((shown[0], -1), (shown[-1], 1)):
+            if sections[end] > _FLAT * sections.max():
+                shares.append(float((inside & ((places[:, axis] - end) * away > 1)).mean()))
+    return max(shares)
 
 
 def _of_cut(uncovered: float, names: str) -> Iterator[Fault]:
     if uncovered > MOST_UNCOVERED:
-        reason = f"{uncovered:.0%} of the body in the first of {names} is where the other shows none"
+        reason = f"{uncovered:.0%} of the body in one of {names} is where the other shows none"
         yield Fault("cut", reason, "crop both to what they share, or give a mask of it")
 
 

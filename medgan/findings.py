@@ -36,7 +36,8 @@ class CheckedCase:
         grids: of each image, in words, by role.
         pair: the two roles that were compared; empty without a pair.
         overlap: share (0..1) of the first image's field of view that the other one covers; None without a pair.
-        uncovered: share (0..1) of the first one's body farther than 10 mm from the other one's; None where not told.
+        uncovered: share (0..1) of a body that the other image does not show: of the first one's farther than 15 mm from
+            the other one's, or of either beyond a plane where the other ends as if cut; None where not told.
         pose: how the other image lies; None where that could not be told.
         traces: what was seen of each image, by role.
         numbers: what is compared with other cases, by name.

@@ -77,6 +77,31 @@ def test_a_cut_field_of_view_is_found_by_where_the_bodies_are(faults: ModuleType
     assert "cut" in kinds(examined("p1", {"a": phantom.mr, "b": cut}))
 
 
+@pytest.mark.parametrize("role", ["a", "b"])
+@pytest.mark.parametrize(("axis", "end"), [(0, 0), (0, -1), (1, 0), (2, -1)])
+def test_a_plane_from_which_on_an_image_is_blank_is_found(phantom: Head, role: str, axis: int, end: int) -> None:
+    """In either image, though what is gone lies nowhere far from what is left; unless a mask leaves it out."""
+    pair = {"a": phantom.mr, "b": phantom.ct}
+    body, array = phantom.body.array, pair[role].array.copy()
+    shown = np.flatnonzero(body.any(axis=tuple(k for k in range(3) if k != axis)))
+    depth = round(0.2 * len(shown))
+    gone = slice(shown[-1] - depth + 1, None) if end else slice(None, shown[0] + depth)
+    np.moveaxis(array, axis, 0)[gone] = array.min()
+    cut = pair | {role: pair[role].with_array(array)}
+    found = examined("p1", cut)
+    assert "cut" in kinds(found)
+    assert found.uncovered == pytest.approx(np.moveaxis(body, axis, 0)[gone].sum() / body.sum(), rel=0.5)
+    left = body.copy()
+    np.moveaxis(left, axis, 0)[gone] = 0
+    assert "cut" not in kinds(examined("p1", {**cut, "mask": phantom.body.with_array(left)}))
+
+
+def test_what_a_header_says_was_not_scanned_is_not_cut(phantom: Head) -> None:
+    """A shorter field of view is told by the grids; of the body within 15 mm of it nothing is lost."""
+    shorter = phantom.ct.crop((0, 0, 0), (64, 80, 34))
+    assert "cut" not in kinds(examined("p1", {"a": phantom.mr, "b": shorter}))
+
+
 def test_another_order_of_axes_is_no_fault_and_another_grid_is(phantom: Head) -> None:
     small = {"a": phantom.mr.crop((20, 20, 10), (40, 50, 25)), "b": phantom.ct.crop((20, 20, 10), (40, 50, 25))}
     assert "grids" not in kinds(examined("p1", {**small, "b": small["b"].reorient("SPL")}))
