@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +116,28 @@ def test_bids_derivatives_are_read_back(table: Path, tmp_path: Path) -> None:
     with (tmp_path / "study" / "participants.tsv").open() as stream:
         rows = {row["participant_id"]: row["split"] for row in csv.DictReader(stream, delimiter="\t")}
     assert rows == {f"sub-{case.patient}": case.split for case in read_cases(table)}
+
+
+def test_the_validator_of_bids_finds_no_error(table: Path, tmp_path: Path) -> None:
+    """Masks, maps of labels, sessions, what is synthetic, and CT, of which BIDS knows nothing."""
+    validator = shutil.which(
+        "bids-validator-deno", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
+    if validator is None:
+        pytest.skip("needs the validator of BIDS: pip install bids-validator-deno")
+    first, second, *others = read_cases(table)
+    twice = [replace(one, name=f"p0_ses-{k}", patient="p0", split="train") for k, one in enumerate((first, second))]
+    cases = write_cases([*twice, *others], tmp_path / "cases.csv")
+    export_cohort(cases, "bids", tmp_path / "study", names={"a": "T1w"})
+    done = subprocess.run([validator, tmp_path / "study", "--json"], capture_output=True, text=True, check=False)
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    assert [issue for issue in issues if issue["severity"] == "error"] == []
+    assert {issue["code"] for issue in issues} <= {"TOO_FEW_AUTHORS", "SIDECAR_KEY_RECOMMENDED"}
+    lacking = {(issue["subCode"], issue["location"].rpartition("_")[2]) for issue in issues if "subCode" in issue}
+    assert lacking <= {("Description", "/participants.tsv")}
+    (tmp_path / "study" / ".bidsignore").unlink()
+    done = subprocess.run([validator, tmp_path / "study", "--json"], capture_output=True, text=True, check=False)
+    assert {issue["code"] for issue in json.loads(done.stdout)["issues"]["issues"]} >= {"NOT_INCLUDED"}
 
 
 def test_sessions_of_a_patient_stay_apart(table: Path, tmp_path: Path) -> None:

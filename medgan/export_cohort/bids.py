@@ -9,6 +9,7 @@ import csv
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ __all__ = ["lay_out"]
 _VERSION = "1.10.0"
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _PROVENANCE = "provenance.json"
+# Suffixes of anat/ in BIDS 1.10; CT is none, nor is PET in this folder. Validators are told to leave others alone.
+_SUFFIXES = {
+    "T1w", "T2w", "PDw", "T2starw", "FLAIR", "PDT2", "inplaneT1", "inplaneT2", "angio", "UNIT1", "T1map", "T2map",
+    "T2starmap", "R1map", "R2map", "R2starmap", "PDmap", "MTRmap", "MTsat", "T1rho", "MWFmap", "MTVmap", "Chimap",
+    "S0map", "M0map",
+}  # fmt: skip
 
 
 def lay_out(cohort: Cohort, folder: Path) -> None:
@@ -46,11 +53,28 @@ def lay_out(cohort: Cohort, folder: Path) -> None:
         "GeneratedBy": [{"Name": "medgan", "Version": __version__, "Description": "medgan prepare and export-cohort"}],
     }
     write_json(folder / "dataset_description.json", description)
-    kind = "partly synthetic" if cohort.synthetic else "of patients"
-    (folder / "README").write_text(
-        f"Images {kind}, exported by medgan {__version__}; provenance is in each JSON file.\n"
-    )
+    (folder / "README").write_text("\n".join(_read_me(cohort)) + "\n", encoding="utf-8")
+    if foreign := _foreign(cohort):
+        (folder / ".bidsignore").write_text("".join(f"*_{name}.*\n" for name in foreign), encoding="utf-8")
     _participants(cohort, folder, names)
+
+
+def _foreign(cohort: Cohort) -> list[str]:
+    """Names of images that are no suffixes of BIDS."""
+    return sorted(set(cohort.images.values()) - _SUFFIXES)
+
+
+def _read_me(cohort: Cohort) -> Iterator[str]:
+    kind = "partly synthetic" if cohort.synthetic else "of patients"
+    yield f"{cohort.title}: images {kind}, exported by medgan {__version__}."
+    yield ""
+    yield f"Of each participant all lie on one grid: {', '.join(cohort.images.values())}; masks and label maps as well."
+    yield "What was done to each stands in its JSON file: under Description, and with all parameters under MedganSteps."
+    yield "Which participants a model may learn from stands in participants.tsv."
+    if cohort.synthetic:
+        yield "What is synthetic says so by SyntheticData in its JSON file."
+    if foreign := _foreign(cohort):
+        yield f"BIDS has no name for {', '.join(foreign)}; such files are named alike, and listed in .bidsignore."
 
 
 def _names(cohort: Cohort) -> dict[str, tuple[str, str]]:
@@ -75,18 +99,18 @@ def _plain(text: str) -> str:
 
 def _write(cohort: Cohort, case: Case, folder: Path, name: tuple[str, str]) -> None:
     subject, session = name
-    stem = f"sub-{subject}" + (f"_ses-{session}" if session else "")
-    home = folder / f"sub-{subject}" / (f"ses-{session}" if session else "") / "anat"
-    first = next(role for role in cohort.images if role in case.images)
-    space = cohort.images[first]
+    space = cohort.images[next(role for role in cohort.images if role in case.images)]
+    home = Path(f"sub-{subject}", f"ses-{session}" if session else "", "anat")
+    stem = "_".join([*home.parts[:-1], f"space-{space}"])
+    files = {role: home / f"{stem}_{_ending(cohort, role)}.nii.gz" for role in case.images}
     for role, path in case.images.items():
-        to = home / f"{stem}_space-{space}_{_ending(cohort, role)}.nii.gz"
+        to = folder / files[role]
         if to.exists():
             raise InputError(f"{case.name}: two images become {to.name}; name them apart, or give other sessions")
         copied(path, to)
         beside = sidecar_path(to)
         told = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-        write_json(beside, {**told, **_about(cohort, case, role, f"{stem}_space-{space}_{_ending(cohort, first)}")})
+        write_json(beside, {**told, **_about(cohort, path.parent, role, files)})
 
 
 def _ending(cohort: Cohort, role: str) -> str:
@@ -95,20 +119,26 @@ def _ending(cohort: Cohort, role: str) -> str:
     return "desc-prepared_mask" if role == "mask" else f"desc-{_plain(role)}_dseg"
 
 
-def _about(cohort: Cohort, case: Case, role: str, reference: str) -> dict[str, Any]:
+def _about(cohort: Cohort, place: Path, role: str, files: Mapping[str, Path]) -> dict[str, Any]:
     """What BIDS asks of a derivative, from the provenance beside the image where there is one."""
-    told = _provenance(case.images[role].parent)
-    steps = told.get("steps", [])
-    brain = any(step.get("step") == "mask" and step.get("source") == "brain" for step in steps)
-    bare = brain and any(step.get("step") == "background" and step.get("role") == role for step in steps)
-    own: dict[str, Any] = {"SpatialReference": f"{reference}.nii.gz"}
+    steps = _provenance(place).get("steps", [])
+    own = [step for step in steps if step.get("role") in (None, role)]
+    masked: dict[str, Any] = next((step for step in steps if step.get("step") == "mask"), {})
+    brain = masked.get("source") == "brain"
+    told: dict[str, Any] = {"SpatialReference": next(files[role].name for role in cohort.images if role in files)}
+    told["Description"] = _in_words([step["step"] for step in own])
     if role in cohort.images:
-        own["SkullStripped"] = bare
+        told["SkullStripped"] = brain and any(step.get("step") == "background" for step in own)
     elif role == "mask":
-        own["Type"] = "Brain" if brain else "ROI"
-    if steps:
-        own["MedganSteps"] = [step for step in steps if step.get("role") in (None, role)]
-    return own
+        told["Type"] = "Brain" if brain else "ROI"
+        told |= {"Sources": [f"bids::{files[masked['of']].as_posix()}"]} if masked.get("of") in files else {}
+    return told | ({"MedganSteps": own} if steps else {})
+
+
+def _in_words(steps: Sequence[str]) -> str:
+    if not steps:
+        return "As it stood in a table of cases; what was done to it before is not known."
+    return f"Prepared by medgan: {', '.join(dict.fromkeys(steps))}; parameters under MedganSteps.".replace("_", " ")
 
 
 def _provenance(folder: Path) -> dict[str, Any]:
