@@ -210,6 +210,22 @@ def test_what_nnunet_cannot_take_is_refused(table: Path, tmp_path: Path) -> None
     assert not (tmp_path / "Dataset501_X").exists()
 
 
+def test_what_cannot_be_used_is_left_out_by_name(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.nii.gz").write_bytes(b"no scan")
+    cases = read_cases(table)
+    bad = replace(cases[1], images={**cases[1].images, "b": tmp_path / "bad.nii.gz"})
+    spoilt = write_cases([cases[0], bad, *cases[2:]], tmp_path / "spoilt.csv")
+    asked = ("export-cohort", spoilt, "bids", tmp_path / "study", "--name", "a=T1w")
+    refused = medgan(*asked)
+    assert refused.code == 1
+    assert "p1" in refused.error
+    assert "--exclude" in refused.error
+    (tmp_path / "exclude.csv").write_text("case,reason\np1,damaged\n")
+    assert medgan(*asked, "--exclude", tmp_path / "exclude.csv").code == 0
+    assert not (tmp_path / "study" / "sub-p1").exists()
+    assert (tmp_path / "study" / "sub-p0").is_dir()
+
+
 def test_wrong_words_are_refused(table: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no layout"):
         export_cohort(table, "zip", tmp_path / "x")

@@ -46,7 +46,7 @@ COMMANDS = {
         "--processes", "--fail-under", "--out", "--json",
     ],
     "export": ["run_folder", "--share"],
-    "export-cohort": ["table", "to", "out", "--label", "--name", "--fold"],
+    "export-cohort": ["table", "to", "out", "--label", "--name", "--fold", "--exclude"],
     "gamma": [
         "evaluated", "reference", "--mask", "--dose", "--distance", "--cutoff", "--local", "--out", "--json",
     ],

@@ -93,10 +93,11 @@ def export_cohort(
     label: Annotated[str | None, typer.Option(help="The role to be segmented, for decathlon and nnunet.")] = None,
     fold: Annotated[list[Path] | None, typer.Option(help="A table of a fold, for nnunet; repeatable.")] = None,
     name: Annotated[list[str] | None, typer.Option(help="Of an image there, as a=T1w; repeatable.")] = None,
+    exclude: Annotated[Path | None, typer.Option(help="exclude.csv of medgan check: cases to leave out.")] = None,
 ) -> None:
     """Lay out the images of a table as other tools want them."""
     from medgan.cases import by_role
     from medgan.export_cohort import export_cohort as run
 
     names = by_role(name or (), example="a=T1w")
-    typer.echo(run(table, to, out, label=label, names=names, folds=fold or ()))
+    typer.echo(run(table, to, out, label=label, names=names, folds=fold or (), exclude=exclude))

@@ -28,6 +28,7 @@ def export_cohort(
     label: str | None = None,
     names: Mapping[str, str] | None = None,
     folds: Sequence[Path | str] = (),
+    exclude: Path | str | None = None,
 ) -> Path:
     """Copy the images of a table into the layout of another tool; images that are synthetic say so there too.
 
@@ -38,6 +39,7 @@ def export_cohort(
         label: the role that is segmented; what other roles of labels there are (unit `label`) is left out, but in BIDS.
         names: of the images there, by role, such as T1w; for t1, t2, flair and CT they are known.
         folds: tables of folds, as `medgan index --folds` writes them, for nnU-Net's cross-validation.
+        exclude: a list of cases to leave out, such as `exclude.csv` of `medgan check`.
 
     Returns:
         The folder.
@@ -53,7 +55,8 @@ def export_cohort(
     if to not in LAYOUTS:
         raise InputError(f"{to}: is no layout (accepted: {', '.join(LAYOUTS)})")
     refuse_full_folder(out)
-    cases, *others = (read_cases(Path(one), required=(), present=False) for one in (table, *folds))
+    without = Path(exclude) if exclude else None
+    cases, *others = (read_cases(Path(one), required=(), exclude=without, present=False) for one in (table, *folds))
     found = cohort_of(cases, label, names or {}, others, out.name)
     with replacing(out) as temporary:
         temporary.mkdir()

@@ -164,7 +164,9 @@ def refuse_lacking(wanted: Iterable[tuple[Case, Sequence[str]]], who: str) -> No
     """
     lacking = [f"{case.name} has no {role}" for case, roles in wanted for role in roles if role not in case.images]
     if lacking:
-        raise InputError(f"{who} wants every channel and label of a case: {listed(lacking)}; leave these cases out")
+        raise InputError(
+            f"{who} wants every channel and label of a case: {listed(lacking)}; leave these cases out (--exclude)"
+        )
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -176,7 +178,9 @@ def write_json(path: Path, values: Any) -> None:
 def _refuse_unusable(cases: Sequence[Case]) -> None:
     """Other tools would fall over them late, or not at all."""
     if lines := [f"{case.name}: {reason}" for case in cases if (reason := _doubt(case))]:
-        raise InputError(f"{len(lines)} cases cannot be exported: {listed(lines)}; mend them, or remove their lines")
+        raise InputError(
+            f"{len(lines)} cases cannot be exported: {listed(lines)}; mend them, or leave them out (--exclude)"
+        )
 
 
 def _doubt(case: Case) -> str:
