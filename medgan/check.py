@@ -12,21 +12,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from medgan.alignment import Misalignment, misalignment, shrunk
 from medgan.artefacts import Artefacts, artefacts
 from medgan.cases import Case, read_cases, tell_alike
+from medgan.coverage import overlap_of, uncovered_of
 from medgan.errors import CasesError, InputError, MedganError, OutputError
 from medgan.findings import Checked, CheckedCase, write_findings
 from medgan.formats import read
 from medgan.leaks import is_map, voxel_hash
 from medgan.outliers import outliers
 from medgan.plausible import Fault, doubts
-from medgan.prep import foreground
 from medgan.processes import copies
 from medgan.progress import track
-from medgan.resample import resample
 from medgan.volume import Grid, Volume
 
 __all__ = ["Checked", "CheckedCase", "check", "examined", "pose_faults"]
@@ -36,7 +34,7 @@ MOST_DISAGREEMENT_MM, LEAST_MIRROR_GAIN = 2.5, 0.25
 SAME_GRID_MM = 0.1
 _NO_IMAGE = {"not finite", "too large", "constant"}
 MOST_UNCOVERED = 0.02
-_LEAST_OVERLAP, _USUAL_OVERLAP, _NEAR_MM, _FLAT = 0.5, 0.95, 15.0, 0.2
+_LEAST_OVERLAP, _USUAL_OVERLAP = 0.5, 0.95
 _Pair = tuple[str, float, float | None, Misalignment | None, list[Fault]]
 
 
@@ -185,10 +183,10 @@ def _apart(pair: _Pair) -> float:
 def _pair(images: Mapping[str, Volume], first: str, role: str, mask: Volume | None) -> _Pair:
     """How another image fits the first: what of it is covered, how it lies, and what is wrong."""
     a, b, names = images[first], images[role], f"{first} and {role}"
-    overlap = _overlap(a.grid, b.grid)
+    overlap = overlap_of(a.grid, b.grid)
     faults = [*_of_grids(a.grid, b, names), *_of_overlap(overlap, names)]
     try:
-        pose, uncovered = misalignment(a, b), _uncovered(shrunk(a), shrunk(b), mask)
+        pose, uncovered = misalignment(a, b), uncovered_of(shrunk(a), shrunk(b), mask)
     except InputError as error:
         doubt = Fault("not judged", f"{names}: {error}", "look at them", excludes=False)
         return role, overlap, None, None, [*faults, doubt]
@@ -209,58 +207,6 @@ def _of_overlap(overlap: float, names: str) -> Iterator[Fault]:
     if overlap < _USUAL_OVERLAP:
         reason = f"{names} have {overlap:.0%} of the first one's field of view in common"
         yield Fault("field of view", reason, "crop both to what they share", overlap < _LEAST_OVERLAP)
-
-
-def _overlap(a: Grid, b: Grid) -> float:
-    """Share of a's field of view that b covers."""
-    sides = [np.linspace(-0.5 + size / 64, size - 0.5 - size / 64, 32) for size in a.shape]
-    index = b.to_index(a.to_world(np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1)))
-    return float(((index >= -0.5) & (index <= np.array(b.shape) - 0.5)).all(axis=-1).mean())
-
-
-def _uncovered(a: Volume, b: Volume, mask: Volume | None) -> float:
-    """Share of a body that the other image does not show, as both lie; with a mask, of what is inside it.
-
-    Of a's what is farther than 15 mm from b's, and of either what lies beyond a plane where the other ends as if cut.
-    """
-    one, other = (volume.with_array(foreground(volume.array)) for volume in (a, b))
-    return max(
-        _far(_within(one, mask), other), _beyond(_within(one, mask), other), _beyond(_within(other, mask), one)
-    )  # fmt: skip
-
-
-def _within(body: Volume, mask: Volume | None) -> Volume:
-    """All of it where the mask has no part of it: that is a fault of its own."""
-    if mask is None:
-        return body
-    inside = resample(mask.with_array((mask.array > 0).astype(np.uint8)), body.grid, order=0).array > 0
-    return body.with_array(body.array & inside) if (body.array & inside).any() else body
-
-
-def _far(body: Volume, other: Volume) -> float:
-    """Share of a body that is farther than 15 mm from another."""
-    shown = resample(other.with_array(other.array.astype(np.uint8)), body.grid, order=0).array > 0
-    if not shown.any():
-        return 1.0
-    away_mm = ndimage.distance_transform_edt(~shown, sampling=body.grid.spacing_mm)
-    return float((away_mm[body.array] > _NEAR_MM).mean())
-
-
-def _beyond(body: Volume, other: Volume) -> float:
-    """Share of a body inside another's grid that is beyond a plane of it where the other ends with much of its section.
-
-    Heads taper off; what is blank from one plane on was not measured. Beyond the grid itself, its header tells.
-    """
-    places = other.grid.to_index(body.grid.to_world(np.argwhere(body.array)))
-    inside = ((places >= -0.5) & (places <= np.array(other.grid.shape) - 0.5)).all(axis=1)
-    shares = [0.0]
-    for axis in range(3):
-        sections = other.array.sum(axis=tuple(k for k in range(3) if k != axis))
-        shown = np.flatnonzero(sections)
-        for end, away in ((shown[0], -1), (shown[-1], 1)):
-            if sections[end] > _FLAT * sections.max():
-                shares.append(float((inside & ((places[:, axis] - end) * away > 1)).mean()))
-    return max(shares)
 
 
 def _of_cut(uncovered: float, names: str) -> Iterator[Fault]:
