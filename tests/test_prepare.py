@@ -364,11 +364,15 @@ def test_a_training_finds_what_was_read_for_it(own: Path, monkeypatch: pytest.Mo
     assert entries(own / "cache") == kept
 
 
-def test_a_training_that_cannot_be_is_refused_before_the_work(own: Path) -> None:
+def test_a_training_that_cannot_be_is_refused_before_the_work(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (own / "tiny.yaml").write_text(TINY_CONFIG + "lr: 1\n")
-    done = medgan("prepare", own / "cases.csv", own / "plan.yaml", "--out", own / "out", "--for", own / "tiny.yaml")
+    asked = ("prepare", own / "cases.csv", own / "plan.yaml", "--out", own / "out", "--for", own / "tiny.yaml")
+    done = medgan(*asked)
     assert done.code == 1
-    assert "lr" in done.err
+    assert "tiny.yaml: lr: unknown key" in done.error
+    (own / "tiny.yaml").write_text(TINY_CONFIG)
+    monkeypatch.setenv("MEDGAN_CACHE", "off")
+    assert "MEDGAN_CACHE=off" in medgan(*asked).error
     assert not (own / "out").exists()
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from medgan.cli.base import AsJson, app, printed
+from medgan.errors import ConfigError
 
 __all__ = ["check", "export_cohort", "prepare"]
 
@@ -71,10 +72,16 @@ def prepare(
 def _refuse_bad(configs: Sequence[Path]) -> None:
     """Before hours of work, not after them."""
     if configs:
+        from medgan.cache import open_store
         from medgan.config import load
 
+        if open_store().folder is None:
+            raise ConfigError("--for: keeps what it reads in the cache, and MEDGAN_CACHE=off; leave one of both out")
         for config in configs:
-            load(config)
+            try:
+                load(config)
+            except ConfigError as error:
+                raise ConfigError(f"--for {config}: {error}") from None
 
 
 def _read_ahead(configs: Sequence[Path], table: Path, processes: int) -> None:
