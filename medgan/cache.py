@@ -49,7 +49,7 @@ FINGERPRINT = ".npz"  # of an image, see `medgan.leaks`
 ABANDONED_S = 24 * 3600  # after which a half-written file has no writer any more
 BEGAN = time.time()
 CHUNK = 2**20
-PREPARING = ("prep.py", "resample.py", "scans.py", "volume.py", "formats/**/*.py")
+PREPARING = ("prep.py", "resample.py", "scans.py", "kept.py", "volume.py", "formats/**/*.py")
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Store:
         return (_read(path, key) if self.is_open else None) or made
 
     def put(self, key: str, make: Callable[[], Entry]) -> bool:
-        """Make an entry for later, unless it is there or cannot be kept; whether it was made."""
+        """Make an entry for later, unless it is there or cannot be kept; tells whether it was."""
         if self.folder is None or not self.is_open or (path := self.folder / f"{key}{SUFFIX}").is_file():
             return False
         self._keep(path, key, make())

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from medgan.errors import ConfigError
 from medgan.jitter import Augment, Move, Size, Tint, crop_size
+from medgan.kept import read_pairs, read_scans
 from medgan.models.base import Batch
 from medgan.prep import BACKGROUND, Intensity
-from medgan.scans import Pair, Scan, read_pair, read_pairs, read_scan, read_scans
+from medgan.scans import Pair, Scan, read_pair, read_scan
 from medgan.settings import Settings
 
 __all__ = [

@@ -19,6 +19,7 @@ from medgan.data import batches
 from medgan.device import autocast
 from medgan.doctor import examine
 from medgan.errors import CasesError, ConfigError
+from medgan.kept import read_studies
 from medgan.lesson import EXAMINED, LOOKS
 from medgan.metrics.distribution import frechet_distance, kid, neighbourhoods
 from medgan.metrics.features import Array, RandomConv
@@ -26,7 +27,6 @@ from medgan.metrics.reduction import Reduction
 from medgan.models.base import Game, Sampler
 from medgan.pictures import captioned, grey, montage
 from medgan.processes import is_first
-from medgan.scans import read_studies
 from medgan.validate import Scores
 from medgan.views import Views, views_of
 

@@ -21,8 +21,9 @@ from medgan.data import flat_axis, paste, turn
 from medgan.errors import InputError
 from medgan.imageset import ImageSet
 from medgan.jitter import Augment, Move, Size, crop_size
+from medgan.kept import read_studies
 from medgan.prep import SamplingPrep
-from medgan.scans import Study, read_studies
+from medgan.scans import Study
 
 __all__ = ["View", "Views", "image_set", "views_of"]
 

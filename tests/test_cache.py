@@ -29,9 +29,10 @@ from medgan.data import Augment, Pair, Patches, Scan
 from medgan.errors import ConfigError, InputError
 from medgan.formats.dicom import Subject
 from medgan.formats.sidecar import sidecar_path
+from medgan.kept import read_pairs, read_scans
 from medgan.prep import Intensity, Prep
 from medgan.processes import Place
-from medgan.scans import read_pair, read_pairs, read_scans
+from medgan.scans import read_pair
 from medgan.train import read_ahead, train
 
 PREP = Prep(a=Intensity(modality="MR", times_median=(0, 2)), b=Intensity(modality="CT", unit="HU", range=(-1000, 1000)))
@@ -136,11 +137,11 @@ def test_all_kinds_of_voxels_are_kept(tmp_path: Path, kind: type, place: Path) -
     values = np.arange(120).reshape(6, 5, 4).astype(kind)
     from importlib import import_module
 
-    scans = import_module("medgan.scans")
+    module = import_module("medgan.kept")
     scan = Scan("p", torch.zeros(1, 6, 5, 4), values > 10, Volume(values, grid, "HU", "CT"), missing=(0,))
-    case, entry = Case("p", "p", "train", {}), scans._packed(scan)
+    case, entry = Case("p", "p", "train", {}), module._packed(scan)
     again = open_store().recall("0" * 64, lambda: entry)
-    back = Scan(**scans._unpacked(case, again))
+    back = Scan(**module._unpacked(case, again))
     np.testing.assert_array_equal(back.source.array, values)
     assert back.source.array.dtype == values.dtype.newbyteorder("=")
     assert back.missing == (0,)
@@ -258,13 +259,13 @@ def test_other_code_is_another_key(case: Case, place: Path, monkeypatch: pytest.
     from importlib import import_module
 
     one(case)
-    monkeypatch.setattr(import_module("medgan.scans"), "code_digest", lambda: "of tomorrow")
+    monkeypatch.setattr(import_module("medgan.kept"), "code_digest", lambda: "of tomorrow")
     one(case)
     assert len(kept(place)) == 2
 
 
 def test_all_code_that_makes_voxels_is_in_the_key() -> None:
-    """Whatever `scans` reaches by imports, in folders as well: else what was mended leaves old volumes in the cache."""
+    """Whatever `kept` reaches by imports, in folders as well: else what was mended leaves old volumes in the cache."""
     no_voxels = {
         "atomic",
         "cache",
@@ -277,7 +278,7 @@ def test_all_code_that_makes_voxels_is_in_the_key() -> None:
         "progress",
         "settings",
     }
-    reached, new = set(), {PACKAGE / "scans.py"}
+    reached, new = set(), {PACKAGE / "kept.py"}
     while new:
         reached |= new
         new = {file for path in new for name in imports(path) for file in _files_of(name)} - reached
@@ -407,7 +408,7 @@ def test_processes_of_one_job_begin_at_different_cases(
     tiny_cohort: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what the others have made is not made again."""
-    monkeypatch.setattr("medgan.scans.place", lambda: Place(rank=1, count=2))
+    monkeypatch.setattr("medgan.kept.place", lambda: Place(rank=1, count=2))
     cases, seen = read_cases(tiny_cohort / "cases.csv"), count_reads(monkeypatch)
     read_pairs(cases[3:], PREP, "reading")
     assert seen == ["p4_mr.nii.gz", "p4_ct.nii.gz", "p3_mr.nii.gz", "p3_ct.nii.gz"]
