@@ -12,10 +12,10 @@ import torch
 from medgan.config import AnyConfig, Config, dump
 from medgan.formats import read_header
 from medgan.learner import fabric_for, set_up
+from medgan.lessons import cases_of, load_config
 from medgan.models.base import Batch
 from medgan.play import play
 from medgan.prep import network_grid
-from medgan.train import cases_of, load_config
 
 __all__ = ["estimate"]
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,49 +18,27 @@ from torch import Tensor
 
 import medgan
 from medgan.cases import Case, read_exclusions
-from medgan.config import AnyConfig, Config, Training, TrainSettings, load
+from medgan.config import AnyConfig, TrainSettings
 from medgan.data import Batches, batches
 from medgan.doctor import alarms, gradient_lengths
-from medgan.errors import ConfigError, TrainingError
+from medgan.errors import TrainingError
 from medgan.formats.png import synthetic_text, write_png
 from medgan.journal import Journal
 from medgan.leaks import refuse_leaks
 from medgan.learner import Learner, fabric_for, new_game, new_learner, operations_named, save_learner
-from medgan.lesson import TranslationLesson, translation_cases
+from medgan.lessons import Lesson, cases_of, goals_of, lesson_of, load_config
 from medgan.models.base import Batch, Game, Sampler
 from medgan.play import play
 from medgan.processes import gathered, is_first, place
 from medgan.progress import say, track
 from medgan.run import AnyRun, plan_run, start_run
-from medgan.sampling import SamplingLesson, sampling_cases
 from medgan.schedule import PLATEAU_PATIENCE
 from medgan.validate import Scores, restate
 from medgan.volume import Synthesis
 
-__all__ = ["Lesson", "StoppedError", "cases_of", "load_config", "read_ahead", "train"]
+__all__ = ["StoppedError", "train"]
 
 EXPLODED, RESTATE_BATCHES = 1e6, 16
-
-
-class Lesson(Protocol):
-    """What a game learns from, and how it is examined: `TranslationLesson` or `SamplingLesson`."""
-
-    patches: Any  # a MONAI data set
-    criterion: str
-    goals: ClassVar[Mapping[str, int]]
-    pictured: str
-
-    def exam(self, shadow: Game, device: torch.device) -> tuple[Scores, npt.NDArray[np.uint8] | None]:
-        """How good the averaged generators are, and from the first process a picture of what they make."""
-
-    def look(self, game: Game, device: torch.device) -> dict[str, float]:
-        """How the players do, for the doctor."""
-
-    def told(self, scores: Scores) -> str:
-        """The scores in words."""
-
-    def facts(self) -> Mapping[str, Any]:
-        """What else is said of the training data in the card: how much; never who."""
 
 
 class StoppedError(TrainingError):
@@ -100,7 +78,7 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
         say(f"{run.path}: going on from step {learner.step}")
     if excluded := _excluded(config):
         say(f"{config.exclude}: leaves out {len(excluded)} of the cases")
-    lesson = _lesson(config, training, validation)
+    lesson = lesson_of(config, training, validation)
     if is_first():
         start_run(run.path, config).write_card(_card(config, learner, lesson, training, validation))
     with operations_named(), _divergence_told(run, learner):
@@ -109,42 +87,8 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
     return run
 
 
-def read_ahead(config: AnyConfig | Path | str, overrides: Sequence[str] = ()) -> None:
-    """Read all that a training will read, which is kept, so that the training starts at the speed of the disk.
-
-    Args:
-        config: the settings of the training, or a YAML file of them.
-        overrides: `dotted.key=value`, applied to the file.
-
-    Raises:
-        ConfigError: for settings that do not fit one another.
-        CasesError: for a table that cannot be used, or has one image in two splits.
-        InputError: if an image is not what the settings say.
-    """
-    config = load_config(config, overrides)
-    training, validation = cases_of(config, "train"), cases_of(config, "val")
-    refuse_leaks(config.cases, config.train.workers)
-    _lesson(config, training, validation)
-
-
-def cases_of(config: AnyConfig, split: str) -> list[Case]:
-    """The cases of a split that the model can use.
-
-    Raises:
-        CasesError: if there are none, or they lack what the model needs.
-        ConfigError: if the settings ask for what these cases cannot give.
-    """
-    return translation_cases(config, split) if isinstance(config, Config) else sampling_cases(config, split)
-
-
 def _excluded(config: AnyConfig) -> dict[str, str]:
     return {} if config.exclude is None else read_exclusions(config.exclude)
-
-
-def _lesson(config: AnyConfig, training: Sequence[Case], validation: Sequence[Case]) -> Lesson:
-    if isinstance(config, Config):
-        return TranslationLesson(config, training, validation)
-    return SamplingLesson(config, training, validation)
 
 
 def _loop(run: AnyRun, learner: Learner, fabric: Fabric, lesson: Lesson) -> None:
@@ -190,7 +134,7 @@ def _log(journal: Journal, learner: Learner, window: _Window, elapsed_s: float) 
 
 def _over(learner: Learner, config: AnyConfig) -> str:
     """Why there is nothing left to do, or ""."""
-    settings, goals = config.train, (TranslationLesson if isinstance(config, Config) else SamplingLesson).goals
+    settings, goals = config.train, goals_of(config)
     if learner.step >= settings.steps:
         return f"its {settings.steps} steps are done"
     since = learner.step - _last_gain(learner.exams, goals) if learner.exams else 0
@@ -383,15 +327,6 @@ class _Window:
                 "Try train.lr three times lower, train.precision=32, and look for broken cases"
             )
         return means
-
-
-def load_config(config: AnyConfig | Path | str, overrides: Sequence[str]) -> AnyConfig:
-    """A config as it is, or read from its file."""
-    if not isinstance(config, Training):
-        return load(Path(config), overrides)
-    if overrides:
-        raise ConfigError("overrides go with a config file; make the Config itself with other values")
-    return config
 
 
 def _card(

@@ -30,10 +30,11 @@ from medgan.errors import ConfigError, InputError
 from medgan.formats.dicom import Subject
 from medgan.formats.sidecar import sidecar_path
 from medgan.kept import read_pairs, read_scans
+from medgan.lessons import read_ahead
 from medgan.prep import Intensity, Prep
 from medgan.processes import Place
 from medgan.scans import read_pair
-from medgan.train import read_ahead, train
+from medgan.train import train
 
 PREP = Prep(a=Intensity(modality="MR", times_median=(0, 2)), b=Intensity(modality="CT", unit="HU", range=(-1000, 1000)))
 

@@ -14,9 +14,9 @@ from medgan.augment.sets import _TOLD
 from medgan.augment.trial import _tell_other_split
 from medgan.cases import read_cases
 from medgan.index import index
+from medgan.lessons import cases_of, load_config
 from medgan.run import Run
 from medgan.splits import split_hash
-from medgan.train import cases_of, load_config
 
 FOLDS = 3
 

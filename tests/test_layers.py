@@ -32,6 +32,7 @@ ROWS = [
     {"validate", "journal", "doctor", "learner", "play", "uncertainty"},
     {"lesson"},
     {"sampling"},
+    {"lessons"},
     {"ensemble", "train", "import_weights"},
     {"translate", "evaluate", "cost"},
     {"study", "report", "serve_dicom", "compare"},

@@ -86,7 +86,7 @@ def _refuse_bad(configs: Sequence[Path]) -> None:
 
 def _read_ahead(configs: Sequence[Path], table: Path, processes: int) -> None:
     if configs:
-        from medgan.train import read_ahead
+        from medgan.lessons import read_ahead
 
         for config in configs:
             read_ahead(config, [f"cases={table}", f"train.workers={processes}"])

@@ -31,7 +31,7 @@ from medgan.cases import read_cases
 from medgan.config import AnyConfig, load
 from medgan.data import Augment, Pair, Patches, batches, read_pairs
 from medgan.jitter import Size
-from medgan.train import read_ahead
+from medgan.lessons import read_ahead
 
 SLICE, RESIZED = 256, 286
 PLAIN = Augment(flip_axes=(0,), rotate_deg=0, scale=0, gamma=0, noise=0)
