@@ -140,6 +140,15 @@ def test_the_validator_of_bids_finds_no_error(table: Path, tmp_path: Path) -> No
     assert {issue["code"] for issue in json.loads(done.stdout)["issues"]["issues"]} >= {"NOT_INCLUDED"}
 
 
+def test_bids_names_one_space_for_one_grid_alone(table: Path, tmp_path: Path) -> None:
+    cases = read_cases(table)
+    other = write(read(cases[0].images["b"]).crop((1, 1, 1), (9, 9, 9)), tmp_path / "other.nii.gz")
+    moved = [*cases[1:], replace(cases[0], images={**cases[0].images, "b": other})]
+    with pytest.raises(InputError, match="p0: a and b are on different grids"):
+        export_cohort(write_cases(moved, tmp_path / "m.csv"), "bids", tmp_path / "study", names={"a": "T1w"})
+    assert not (tmp_path / "study").exists()
+
+
 def test_sessions_of_a_patient_stay_apart(table: Path, tmp_path: Path) -> None:
     train = read_cases(table, split="train")[:2]
     cases = [replace(case, name=f"sub-01_ses-{k}", patient="sub-01") for k, case in enumerate(train)]

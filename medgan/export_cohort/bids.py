@@ -16,7 +16,7 @@ from typing import Any
 from medgan import __version__
 from medgan.cases import Case, listed
 from medgan.errors import InputError
-from medgan.export_cohort.cohort import Cohort, copied, write_json
+from medgan.export_cohort.cohort import Cohort, copied, refuse_other_grids, write_json
 from medgan.formats.sidecar import sidecar_path
 
 __all__ = ["lay_out"]
@@ -36,7 +36,8 @@ def lay_out(cohort: Cohort, folder: Path) -> None:
     """Every image, mask and label map, participants.tsv with the splits, and dataset_description.json.
 
     Raises:
-        InputError: if an image has no name that BIDS accepts, or two patients would become one subject.
+        InputError: if an image has no name that BIDS accepts, two patients would become one subject, or images of
+            a case lie on different grids: all are named by the space of the first.
     """
     wrong = [
         f"{role} ({name})" for role, name in cohort.images.items() if name in ("a", "b") or not _WORD.fullmatch(name)
@@ -45,6 +46,7 @@ def lay_out(cohort: Cohort, folder: Path) -> None:
         raise InputError(f"{listed(wrong)}: BIDS wants a suffix; name it, such as by --name a=T1w")
     names = _names(cohort)
     for case in cohort.cases:
+        refuse_other_grids(case, list(case.images))
         _write(cohort, case, folder, names[case.name])
     description = {
         "Name": cohort.title,
