@@ -71,19 +71,21 @@ def gan(mode: str) -> Adversarial:
     return _MODES[mode]
 
 
-def l1(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+def l1(x: Tensor, y: Tensor, mask: Tensor | None = None, mean_mask: Tensor | None = None) -> Tensor:
     """Mean absolute difference, in the unit of x.
 
     Args:
         x: (N, C, *spatial).
         y: the same shape.
         mask: (N, 1 or C, *spatial), bool or weights; the mean is over what it keeps, 0 where it keeps nothing.
+        mean_mask: (1, 1 or C, *spatial), where x is a part of a batch: the mean of the masks of all of it. The mean
+            over parts of equal size is then that of the whole, however much the mask keeps of each.
 
     Example:
         >>> float(l1(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 2.0])))
         2.0
     """
-    return _mean((x - y).abs(), mask)
+    return _mean((x - y).abs(), mask, mean_mask)
 
 
 def l2(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -96,7 +98,7 @@ def l2(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     return _mean((x - y).square(), mask)
 
 
-def gradient_difference(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+def gradient_difference(x: Tensor, y: Tensor, mask: Tensor | None = None, mean_mask: Tensor | None = None) -> Tensor:
     """Mean absolute difference of the steps from voxel to voxel, averaged over the axes, in the unit of x.
 
     Blur costs here what it saves in `l1`: a smooth image has no steps.
@@ -105,6 +107,7 @@ def gradient_difference(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Ten
         x: (N, C, *spatial).
         y: the same shape.
         mask: (N, 1 or C, *spatial), bool or weights; a step counts as the voxel at its end does.
+        mean_mask: as for `l1`.
 
     Source:
         Mathieu, Couprie, LeCun 2016, arXiv:1511.05440, eq. 6 with α = 1, of signed steps.
@@ -116,12 +119,14 @@ def gradient_difference(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Ten
     """
     error, steps = _precise(x) - _precise(y), []
     for axis in range(2, x.ndim):
-        weights = None if mask is None else mask.narrow(axis, 1, x.shape[axis] - 1)
-        steps.append(_mean(error.diff(dim=axis).abs(), weights))
+        weights = [None if one is None else one.narrow(axis, 1, x.shape[axis] - 1) for one in (mask, mean_mask)]
+        steps.append(_mean(error.diff(dim=axis).abs(), *weights))
     return torch.stack(steps).mean()
 
 
-def ssim_distance(x: Tensor, y: Tensor, mask: Tensor | None = None, *, window: int = 11) -> Tensor:
+def ssim_distance(
+    x: Tensor, y: Tensor, mask: Tensor | None = None, mean_mask: Tensor | None = None, *, window: int = 11
+) -> Tensor:
     """1 − the mean structural similarity of images in [-1, 1], with Gaussian windows, σ 1.5 voxels.
 
     The mean is over the windows that lie within the image. Sums of shifted images blur them axis by axis: a convolution
@@ -131,13 +136,15 @@ def ssim_distance(x: Tensor, y: Tensor, mask: Tensor | None = None, *, window: i
         x: (N, C, *spatial), at least `window` voxels along each axis.
         y: the same shape.
         mask: (N, 1 or C, *spatial), bool or weights; a window counts as the voxel in its middle does.
+        mean_mask: as for `l1`.
         window: side of a window, voxels, odd.
 
     Source:
         Wang et al. 2004, "Image Quality Assessment", IEEE TIP 13(4), eq. 13; as a loss Zhao et al. 2017,
         arXiv:1511.08861, §III-B.
     """
-    return _mean(1 - _similarity(_precise(x), _precise(y), window), None if mask is None else _middles(mask, window))
+    weights = [None if one is None else _middles(one, window) for one in (mask, mean_mask)]
+    return _mean(1 - _similarity(_precise(x), _precise(y), window), *weights)
 
 
 def feature_distance(seen: Sequence[Sequence[Tensor]], wanted: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -234,12 +241,13 @@ def _middles(mask: Tensor, window: int) -> Tensor:
     return mask
 
 
-def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+def _mean(values: Tensor, mask: Tensor | None, mean_mask: Tensor | None = None) -> Tensor:
     values = _precise(values)
     if mask is None:
         return values.mean()
     weights = mask.to(values.dtype).expand_as(values)
-    return (values * weights).sum() / weights.sum().clamp(min=1)
+    kept = weights.sum() if mean_mask is None else mean_mask.to(values.dtype).expand_as(values).sum()
+    return (values * weights).sum() / kept.clamp(min=1)
 
 
 def _precise(x: Tensor) -> Tensor:

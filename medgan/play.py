@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 from lightning_fabric import Fabric
-from torch import distributed
+from torch import Tensor, distributed
 
 from medgan.models.base import Batch, Fakes, Game, Losses, Player
 from medgan.nets import statistics_kept
@@ -35,7 +36,7 @@ def play(
         order: the players that move; those of the game if not given.
         clip: largest L2 norm of a player's gradient; 0 for no limit.
     """
-    order = game.order if order is None else order
+    order, parts = game.order if order is None else order, _as_parts(parts)
     with _precision(game, fabric):
         scenes = [_Scene(game, part, alone=len(parts) == 1 and "generator" in order) for part in parts]
     seen: Losses = {}
@@ -55,6 +56,20 @@ def play(
         optimizers[player].step()
     game.requires_grad_(True)
     return seen
+
+
+def _as_parts(parts: Sequence[Batch]) -> Sequence[Batch]:
+    """Parts that know of all masks of the batch, here and in the other processes: some hold more of a body than others.
+
+    Without that a voxel would count more in a part that holds little of it.
+    """
+    masks = [part.mask for part in parts if part.mask is not None]
+    if not masks or (len(parts) == 1 and not _has_company()):
+        return parts
+    mean = torch.cat(masks).mean(0, keepdim=True)
+    if _has_company():
+        _average_over_processes(mean)
+    return [replace(part, mean_mask=mean) for part in parts]
 
 
 def _precision(game: Game, fabric: Fabric) -> AbstractContextManager[None]:
@@ -93,11 +108,20 @@ def _average(game: Game, player: Player) -> None:
     By hand, after the backward pass: the players of a game call a net several times a step and with and without
     gradients, which torch's DistributedDataParallel is not made for.
     """
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+    if not _has_company():
         return
     gradients = [p.grad for p in game.nets(player).parameters() if p.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
+    _average_over_processes(flat)
     for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
+
+
+def _has_company() -> bool:
+    return distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _average_over_processes(x: Tensor) -> None:
+    """In place; the same shape in all of them."""
+    distributed.all_reduce(x)
+    x /= distributed.get_world_size()

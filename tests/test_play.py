@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -48,23 +49,42 @@ def images(number: int = 4) -> Batch:
     return Batch(a, b)
 
 
-def after(settings: Config, steps: int = 3, *, fabric: Fabric | None = None) -> tuple[Game, list[dict[str, Tensor]]]:
+def masked_images() -> Batch:
+    """Patches that hold more and more of a body, and one that holds none."""
+    batch = images()
+    shares = torch.tensor([0.9, 0.5, 0.1, 0.0]).reshape(4, 1, 1, 1)
+    return replace(batch, mask=(torch.rand(4, 1, 16, 16) < shares) * 2.0)
+
+
+def after(
+    settings: Config, steps: int = 3, *, fabric: Fabric | None = None, batch: Batch | None = None
+) -> tuple[Game, list[dict[str, Tensor]]]:
     """A game after some steps on one batch, and their losses."""
     fabric = fabric or fabric_for(settings, "cpu")
     game = new_game(settings)
     optimizers = set_up(game, fabric, settings, None)
-    parts, losses = images().split(settings.train.accumulate), []
+    parts, losses = (batch or images()).split(settings.train.accumulate), []
     for step in range(steps):
         torch.manual_seed(step)
         losses.append(play(game, parts, optimizers, fabric, clip=settings.train.clip))
     return game, losses
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_parts_of_a_batch_are_the_batch(model: dict[str, object]) -> None:
+DISTANCES = {"name": "supervised", **NETS, "lambda_ssim": 1.0, "lambda_gradient": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("model", "batch"),
+    [
+        *[(model, images()) for model in MODELS.values()],
+        *[(model, masked_images()) for model in (MODELS["pix2pix"], DISTANCES)],
+    ],
+    ids=[*MODELS, "pix2pix masked", "distances masked"],
+)
+def test_parts_of_a_batch_are_the_batch(model: dict[str, object], batch: Batch) -> None:
     """Biases in front of instance norm have no effect, and Adam moves them by rounding errors; losses are float32."""
-    whole, wanted = after(config(model, batch=4), fabric=precise())
-    parts, losses = after(config(model, batch=4, accumulate=2), fabric=precise())
+    whole, wanted = after(config(model, batch=4), fabric=precise(), batch=batch)
+    parts, losses = after(config(model, batch=4, accumulate=2), fabric=precise(), batch=batch)
     for one, other in zip(parts.parameters(), whole.parameters(), strict=True):
         if one.ndim > 1:
             torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-11)

@@ -29,7 +29,12 @@ SLURM = {
     "SLURM_STEP_ID": "0",
 }
 # Samples do not see one another in these nets, and nothing is drawn at random, so a split batch is the same batch.
-SEPARABLE = ["model.generator.norm=instance", "model.discriminator.norm=instance", "model.generator.dropout=false"]
+SEPARABLE = [
+    "model.generator.norm=instance",
+    "model.discriminator.norm=instance",
+    "model.generator.dropout=false",
+    "weights={body_only: true, regions: [{range: [300, 2000], weight: 4}]}",
+]
 CYCLEGAN = (
     "model={name: cyclegan, generator: {name: resnet_6blocks, width: 2}, "
     "discriminator: {name: n_layers, num_layers: 1, width: 4}, pool: 3}"

@@ -31,12 +31,15 @@ class Batch:
         b: patches of the domain to translate to; in paired training voxel for voxel those of `a`.
         mask: (N, 1, *spatial), where a and b can be compared; losses that compare them count nothing else.
         condition: (N, K), what is known of each image of `b`, as `medgan.conditions` encodes it.
+        mean_mask: (1, 1, *spatial), for a part of a batch: the mean of the masks of the whole batch, so that losses of
+            the parts add up to those of the whole.
     """
 
     a: Tensor | None = None
     b: Tensor | None = None
     mask: Tensor | None = None
     condition: Tensor | None = None
+    mean_mask: Tensor | None = None
 
     def to(
         self, device: torch.device | str | None = None, *, memory_format: torch.memory_format = torch.contiguous_format
@@ -47,13 +50,13 @@ class Batch:
             return None if x is None else laid_out(x.to(device, non_blocking=True), memory_format)
 
         condition = None if self.condition is None else self.condition.to(device, non_blocking=True)
-        return Batch(move(self.a), move(self.b), move(self.mask), condition)
+        return Batch(move(self.a), move(self.b), move(self.mask), condition, move(self.mean_mask))
 
     def split(self, number: int) -> list[Batch]:
         """The same samples in that many batches of equal size, in their order."""
         tensors = (self.a, self.b, self.mask, self.condition)
         parts = [(None,) * number if x is None else x.chunk(number) for x in tensors]
-        return [Batch(*part) for part in zip(*parts, strict=True)]
+        return [Batch(*part) for part in zip(*parts, (self.mean_mask,) * number, strict=True)]
 
     def images(self) -> Tensor:
         """Those of `b`, for methods that learn to make more of them.

@@ -126,10 +126,10 @@ class Pix2pix(Conditional):
         (_, b), fake, weight = batch.pair(), fakes["b"], self.settings.lambda_l1
         losses = self.adversarial_losses(batch, fakes)
         if not self.settings.registration:
-            losses["G_L1"] = weight * l1(fake, b, batch.mask)
+            losses["G_L1"] = weight * l1(fake, b, batch.mask, batch.mean_mask)
             return losses | self.perceptual_losses(fake, b)
         displacement = self.helpers["registration"](fake, b)
         bent = warp(fake, displacement)
-        losses["G_correction"] = weight * l1(bent, b, batch.mask)
+        losses["G_correction"] = weight * l1(bent, b, batch.mask, batch.mean_mask)
         losses["G_smooth"] = weight * self.settings.registration.lambda_smooth * roughness(displacement)
         return losses | self.perceptual_losses(bent, b)

@@ -120,13 +120,14 @@ class Supervised(Conditional):
         Those of weight 0 are left out. The first three count voxels as the batch's mask says.
         """
         (_, b), fake, weights = batch.pair(), fakes["b"], self.settings
+        masks = batch.mask, batch.mean_mask
         losses: Losses = {}
         if weights.lambda_l1:
-            losses["G_L1"] = weights.lambda_l1 * l1(fake, b, batch.mask)
+            losses["G_L1"] = weights.lambda_l1 * l1(fake, b, *masks)
         if weights.lambda_ssim:
-            losses["G_SSIM"] = weights.lambda_ssim * ssim_distance(fake, b, batch.mask, window=SSIM_WINDOW)
+            losses["G_SSIM"] = weights.lambda_ssim * ssim_distance(fake, b, *masks, window=SSIM_WINDOW)
         if weights.lambda_gradient:
-            losses["G_gradient"] = weights.lambda_gradient * gradient_difference(fake, b, batch.mask)
+            losses["G_gradient"] = weights.lambda_gradient * gradient_difference(fake, b, *masks)
         if self.discriminators:
             losses |= self.adversarial_losses(batch, fakes, weights.lambda_gan)
         return losses | self.perceptual_losses(fake, b)
