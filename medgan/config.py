@@ -89,7 +89,7 @@ class Config(Training):
         model: the game and its networks.
         weights: how much each voxel counts in losses that compare a translation with its target.
         neighbours: slices on either side of a 2-D patch that the network sees as further channels of the source
-            (2.5-D); 0 for none.
+            (2.5-D); 0 for none. Without pairs it makes as many slices as it sees, of which the middle one is kept.
         overlap: of windows when whole volumes are translated.
     """
 
@@ -113,8 +113,6 @@ class Config(Training):
     def _neighbours_of_a_slice(self) -> Config:
         if self.neighbours and flat_axis(self.patch) is None:
             raise ValueError("neighbours: belongs to patches one voxel thick, such as [96, 96, 1]; a block has its own")
-        if self.neighbours and not self.model.paired:
-            raise ValueError(f"neighbours: {self.model.name} makes single slices, which have none; set it to 0")
         return self
 
     @model_validator(mode="after")
@@ -142,14 +140,24 @@ class Config(Training):
         return len(self.prep.sources) * (1 + 2 * self.neighbours)
 
     @property
+    def neighbours_made(self) -> int:
+        """Slices on either side that are made along: those seen, where what is made has to pass for a source again."""
+        return 0 if self.model.paired else self.neighbours
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of what the network makes: a slice or block, and the slices that are made along."""
+        return 1 + 2 * self.neighbours_made
+
+    @property
     def required(self) -> tuple[str, ...]:
         """Roles that every case of training and validation must have; without pairs none."""
         return (*self.prep.required, "b") if self.model.paired else ()
 
     def build(self) -> Translator:
         """The game with fresh weights from torch's global random numbers."""
-        game = build(self.model, in_channels=self.in_channels, out_channels=1, spatial_dims=self.spatial_dims)
-        return cast(Translator, game)
+        channels = {"in_channels": self.in_channels, "out_channels": self.out_channels}
+        return cast(Translator, build(self.model, **channels, spatial_dims=self.spatial_dims))
 
 
 class SamplingConfig(Training):

@@ -82,7 +82,7 @@ def _any_batch(config: AnyConfig) -> Batch:
     count = config.train.batch
     if isinstance(config, Config):
         x = torch.rand(count, config.in_channels, *config.size) * 2 - 1
-        return Batch(a=x, b=-x[:, :1])
+        return Batch(a=x, b=-x[:, : config.out_channels])
     size = sum(condition.width for condition in config.conditions.values())
     condition = torch.full((count, size), 1 / size) if size else None
     return Batch(b=torch.rand(count, len(config.prep.roles), *config.size) * 2 - 1, condition=condition)

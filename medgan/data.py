@@ -101,9 +101,9 @@ class Patches(Dataset):  # type: ignore[misc]
 
     Items are dicts of `a` and `b`, (C, X, Y, Z), or (C, U, V) where the patch is one voxel thick along one axis; b has
     one channel, a one for each contrast. With neighbours each contrast comes 1 + 2 · neighbours times in `a`: all of
-    the first slice, all of the next, in the order of their position around that of b. A contrast is blanked with
-    probability `contrast_dropout`, but never all that the case has. With `weigh`, a function of b and of the share of
-    body, what it returns is there as `mask`.
+    the first slice, all of the next, in the order of their position around that of b; with neighbours_made b comes so,
+    too. A contrast is blanked with probability `contrast_dropout`, but never all that the case has. With `weigh`, a
+    function of b and of the share of body, what it returns is there as `mask`.
     """
 
     def __init__(
@@ -114,21 +114,24 @@ class Patches(Dataset):  # type: ignore[misc]
         seed: int,
         *,
         neighbours: int = 0,
+        neighbours_made: int = 0,
         weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
         contrast_dropout: float = 0,
     ) -> None:
         super().__init__(data=pairs, transform=None)
         self.seed, self.cut, self.tint = seed, _Cutter(patch, augment), Tint(augment)
-        self.neighbours, self.weigh, self.contrast_dropout = neighbours, weigh, contrast_dropout
+        self.neighbours, self.neighbours_made = neighbours, neighbours_made
+        self.weigh, self.contrast_dropout = weigh, contrast_dropout
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         pair = self.data[turn(len(self.data), index, self.seed)]
         inside = [] if self.weigh is None else [(torch.from_numpy(pair.body)[None], 0)]
-        cut = self.cut([(pair.x, self.neighbours), (pair.b, 0), *inside], pair.body, rng)
-        a, b, body = torch.split(cut, [len(pair.x) * (1 + 2 * self.neighbours), 1, len(inside)])
+        images = [(pair.x, self.neighbours), (pair.b, self.neighbours_made), *inside]
+        cut = self.cut(images, pair.body, rng)
+        a, b, *body = torch.split(cut, [len(x) * (1 + 2 * neighbours) for x, neighbours in images])
         self._tint(a, pair, rng)
-        return {"a": a, "b": b} | ({} if self.weigh is None else {"mask": self.weigh(b, (body + 1) / 2)})
+        return {"a": a, "b": b} | ({} if self.weigh is None else {"mask": self.weigh(b, (body[0] + 1) / 2)})
 
     def _tint(self, a: Tensor, pair: Pair, rng: np.random.Generator) -> None:
         """Tint each contrast on its own, all its slices alike, and blank some."""
@@ -153,13 +156,22 @@ def _dropped(count: int, missing: tuple[int, ...], probability: float, rng: np.r
 class UnpairedPatches(Dataset):  # type: ignore[misc]
     """Random patches of a and, drawn on their own, of b: item i is a function of (seed, i).
 
-    Items are dicts as those of `Patches`; which scans and which places in them come together is chance, also where
-    both are there for one patient.
+    Items are dicts as those of `Patches`, of both domains with as many neighbours; which scans and which places in them
+    come together is chance, also where both are there for one patient.
     """
 
-    def __init__(self, a: Sequence[Scan], b: Sequence[Scan], patch: Size, augment: Augment, seed: int) -> None:
+    def __init__(
+        self,
+        a: Sequence[Scan],
+        b: Sequence[Scan],
+        patch: Size,
+        augment: Augment,
+        seed: int,
+        *,
+        neighbours: int = 0,
+    ) -> None:
         super().__init__(data=[*a, *b], transform=None)
-        self.scans, self.seed, self.cut = {"a": a, "b": b}, seed, _Cutter(patch, augment)
+        self.scans, self.seed, self.cut, self.neighbours = {"a": a, "b": b}, seed, _Cutter(patch, augment), neighbours
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {role: self._one(scans, index, side) for side, (role, scans) in enumerate(self.scans.items())}
@@ -167,7 +179,7 @@ class UnpairedPatches(Dataset):  # type: ignore[misc]
     def _one(self, scans: Sequence[Scan], index: int, side: int) -> Tensor:
         rng = np.random.default_rng((self.seed, index, side))
         scan = scans[turn(len(scans), index, self.seed, side)]
-        return self.cut([(scan.x, 0)], scan.body, rng)
+        return self.cut([(scan.x, self.neighbours)], scan.body, rng)
 
 
 class _Cutter:

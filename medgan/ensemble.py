@@ -83,6 +83,7 @@ class Member:
                 one.view.turned(x),
                 patch=config.patch,
                 neighbours=config.neighbours,
+                kept=config.neighbours_made,
                 overlap=self.overlap,
                 batch=self.batch,
                 device=self.device,

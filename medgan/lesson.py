@@ -57,7 +57,8 @@ class TranslationLesson:
     def look(self, game: Game, device: torch.device) -> dict[str, float]:
         """How the players do on patches of training and validation cases."""
         config, pairs = self.config, [scan for scan in self.held_out if isinstance(scan, Pair)]
-        unseen = Patches(pairs, config.patch, config.augment, config.train.seed, neighbours=config.neighbours)
+        seed, seen, made = config.train.seed, config.neighbours, config.neighbours_made
+        unseen = Patches(pairs, config.patch, config.augment, seed, neighbours=seen, neighbours_made=made)
         sources = (self.patches, *([unseen] if pairs else []))
         streams = [batches(source, batch=EXAMINED, start=0, stop=LOOKS) for source in sources]
         looks = [
@@ -115,7 +116,7 @@ def _patches(config: Config, cases: Sequence[Case]) -> AllPatches:
         dropout = config.prep.contrast_dropout
         return Patches(pairs, *settings, neighbours=config.neighbours, weigh=config.weigh, contrast_dropout=dropout)
     a, b = (read_scans(cases, role, config.prep, f"{what}, {role}", workers) for role in ("a", "b"))
-    return UnpairedPatches(a, b, *settings)
+    return UnpairedPatches(a, b, *settings, neighbours=config.neighbours)
 
 
 def _held_out(config: Config, cases: Sequence[Case]) -> list[Scan]:

@@ -36,6 +36,7 @@ def predict(
     *,
     patch: Size,
     neighbours: int = 0,
+    kept: int | None = None,
     overlap: float = 0.5,
     batch: int = 8,
     device: torch.device = CPU,
@@ -50,6 +51,7 @@ def predict(
         x: (C, X, Y, Z) in [-1, 1].
         patch: window in voxels; an axis of size 1 is the one across slices, which are then translated one by one.
         neighbours: slices on either side that the network sees as channels, with patches one voxel thick.
+        kept: the one channel that is kept of what the network makes; all if not given.
         overlap: share of a window that its neighbour covers again; the results are blended with Gaussian weights.
         batch: windows that go through the network together.
         device: where the network is; the volume and the result stay on the device of `x`.
@@ -67,7 +69,8 @@ def predict(
     with autocast(device, precision):
         for group in track(groups, label) if label else groups:
             cut = _stacked([_cut(padded, axes, window, flat, neighbours) for window in group])
-            seen = net(laid_out(cut.to(device), memory_format)).to(x.device, torch.float32)
+            made = net(laid_out(cut.to(device), memory_format))
+            seen = (made if kept is None else made[:, kept : kept + 1]).to(x.device, torch.float32)
             y = y if len(y) else seen.new_zeros((seen.shape[1], *padded.shape[1:]))
             for window, one in zip(group, seen if flat is None else seen.unsqueeze(flat + 2), strict=True):
                 _blend(y, one, axes, window)

@@ -34,6 +34,7 @@ def translate_scan(game: Translator, scan: Scan, config: Config, device: torch.d
         scan.x,
         patch=config.patch,
         neighbours=config.neighbours,
+        kept=config.neighbours_made,
         overlap=config.overlap,
         device=device,
         precision=config.train.precision,
