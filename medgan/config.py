@@ -129,6 +129,27 @@ class Config(Training):
             raise ValueError(f"weights: {self.model.name} compares nothing with a target; leave them out")
         return self
 
+    @model_validator(mode="after")
+    def _weights_have_effect(self) -> Config:
+        (low, high), unit = self.prep.b.output_range, self.prep.b.output_unit
+        for region in self.weights.regions:
+            if region.range[0] > high or region.range[1] < low:
+                seen = f"{region.range[0]:g} to {region.range[1]:g}"
+                raise ValueError(
+                    f"weights.regions: nothing lies at {seen}, as the target is clipped to {low:g} to {high:g} {unit}; "
+                    "name a range of these values"
+                )
+        if not self.weights.of_values(self._steps_of_weights()).any():
+            raise ValueError("weights.regions: all values of the target have the weight 0, so nothing is learnt")
+        return self
+
+    def _steps_of_weights(self) -> Tensor:
+        """Values of the target in its unit, of which each of its weights is that of one at least."""
+        low, high = self.prep.b.output_range
+        ends = {low, high, *(end for region in self.weights.regions for end in region.range)}
+        steps = torch.tensor(sorted(end for end in ends if low <= end <= high))
+        return torch.cat([steps, (steps[1:] + steps[:-1]) / 2])
+
     @property
     def weigh(self) -> Callable[[Tensor, Tensor], Tensor] | None:
         """The weights of a patch from its target and its share of body; None where all voxels count alike."""

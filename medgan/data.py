@@ -88,12 +88,16 @@ class Weights(Settings):
             intensity: of the target.
         """
         low, high = intensity.output_range
-        values = low + (b + 1) * (high - low) / 2
-        factors = torch.ones_like(b)
+        factors = self.of_values(low + (b + 1) * (high - low) / 2)
+        return factors * body.round() if self.body_only else factors
+
+    def of_values(self, values: Tensor) -> Tensor:
+        """The weight of each value of the target, in its unit, within the body."""
+        factors = torch.ones_like(values)
         for region in self.regions:
             inside = (values >= region.range[0]) & (values <= region.range[1])
             factors = torch.where(inside, region.weight, factors)
-        return factors * body.round() if self.body_only else factors
+        return factors
 
 
 class Patches(Dataset):  # type: ignore[misc]

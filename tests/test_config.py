@@ -44,6 +44,11 @@ def test_paths_are_relative_to_the_file_and_overrides_to_the_caller(
         ("patch=[8, 8]", r"patch"),
         ("patch=[8, 0, 8]", r"patch"),
         ("augment.rotate_deg=.nan", r"augment\.rotate_deg"),
+        (
+            "weights.regions=[{range: [5000, 6000], weight: 2}]",
+            r"nothing lies at 5000 to 6000, .* clipped to -1000 to 10",
+        ),
+        ("weights.regions=[{range: [-3000, 3000], weight: 0}]", r"all values of the target have the weight 0"),
         ("nonsense", r"key=value"),
         ("cases.x=1", r"cases\.x: cases holds a value"),
         ("train.steps=[", r"train\.steps: .* YAML"),
@@ -52,6 +57,16 @@ def test_paths_are_relative_to_the_file_and_overrides_to_the_caller(
 def test_a_wrong_value_names_its_key(tiny: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(tiny, [override])
+
+
+def test_weights_of_some_values_may_be_zero(tiny: Path) -> None:
+    regions = "[{range: [-3000, 3000], weight: 0}, {range: [300, 301], weight: 1}]"
+    assert load(tiny, [f"weights.regions={regions}"]).weigh is not None  # type: ignore[union-attr]
+
+
+def test_registration_is_one_switch(tiny: Path) -> None:
+    assert load(tiny, ["model.registration=true"]) == load(tiny, ["model.registration={}"]) != load(tiny)
+    assert load(tiny, ["model.registration=false"]) == load(tiny)
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "a: [", "\x00\x01"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from typer.main import get_command
 
 from medgan import Grid, Volume, write
 from medgan.cli import app
+from medgan.config import Config, SamplingConfig
 from medgan.formats.dicom import Subject
+from medgan.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -69,3 +73,34 @@ def test_links_between_pages_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
             if "://" not in target:
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def inner_settings(annotation: Any) -> list[type[Settings]]:
+    """The classes of settings that a field may hold, within unions, tuples and dicts."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    return [one for part in get_args(annotation) for one in inner_settings(part)]
+
+
+def keys(settings: type[Settings], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a config; those of groups are told by their table."""
+    for name, field in settings.model_fields.items():
+        groups = inner_settings(field.annotation)
+        for group in groups:
+            yield from keys(group, f"{prefix}{name}.")
+        if not groups:
+            yield f"{prefix}{name}"
+
+
+def test_every_key_of_a_config_is_in_its_reference() -> None:
+    told = (ROOT / "docs" / "reference" / "config.md").read_text()
+    whole = {*keys(Config), *keys(SamplingConfig)}
+    shared = re.compile(r"(prep\.\w+|conditions|weights\.regions)\.")  # whose keys one table tells, or an example
+
+    def is_told(key: str) -> bool:
+        leaf = key.rpartition(".")[2]
+        by_leaf = f"`{leaf}`" in told or f"{leaf}:" in told
+        return f"`{key}`" in told or f"`.{leaf}`" in told or (shared.match(key) is not None and by_leaf)
+
+    assert len(whole) > 100
+    assert [key for key in sorted(whole) if not is_told(key)] == []

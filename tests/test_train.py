@@ -239,8 +239,19 @@ def test_the_learning_rate_falls_as_told() -> None:
         paces(decay="step", decay_from=0)
 
 
+@pytest.mark.parametrize(("stepped", "most"), [("after an epoch", 1 / 101), ("before an epoch", 2 / 101)])
+def test_the_linear_decay_is_that_of_the_reference_but_for_its_stairs(stepped: str, most: float) -> None:
+    """There the rate is held for an epoch; its versions differ in when they step. 100 epochs, and 100 to decay."""
+    each, steps = 7, 200 * 7
+    told = TrainSettings.parse({"steps": steps})
+    epochs = [1 + step // each - (stepped == "after an epoch") for step in range(steps)]
+    stairs = [1 - max(0, epoch + 1 - 100) / 101 for epoch in epochs]
+    apart = [abs(module._pace(step, told, {}) - stair) for step, stair in enumerate(stairs)]
+    assert max(apart) == pytest.approx(most)
+
+
 def test_the_learning_rate_is_that_of_torch_s_schedulers() -> None:
-    """The reference's linear and cosine policies, stepped by torch itself."""
+    """Linear and cosine, stepped by torch itself at every step."""
     steps, parameter = 8, torch.nn.Parameter(torch.zeros(1))
     optimizers = [torch.optim.SGD([parameter], lr=1.0) for _ in range(2)]
     schedulers = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from medgan.losses import gan, l1, roughness
@@ -48,7 +48,7 @@ class Pix2pixSettings(Settings):
             0 leaves it out. pix2pixHD has 10.
         perceptual: a loss by VGG-19's features, from a file of its weights; null for none.
         registration: bends the fake before it is compared with the target, for pairs that are not registered well;
-            null for none.
+            true for its defaults, null for none.
     """
 
     paired: ClassVar[bool] = True
@@ -61,6 +61,12 @@ class Pix2pixSettings(Settings):
     lambda_feature: float = Field(default=0.0, ge=0)
     perceptual: PerceptualSettings | None = None
     registration: RegistrationSettings | None = None
+
+    @field_validator("registration", mode="before")
+    @classmethod
+    def _one_switch(cls, given: object) -> object:
+        """True for its defaults, false for none."""
+        return ({} if given else None) if isinstance(given, bool) else given
 
     @model_validator(mode="after")
     def _registration_learns(self) -> Pix2pixSettings:
