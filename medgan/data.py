@@ -249,18 +249,20 @@ def batches(
     batch: int,
     start: int,
     stop: int,
+    turns: int = 1,
     workers: int = 0,
     part: tuple[int, int] = (0, 1),
 ) -> Batches:
-    """The batches of steps start..stop-1; batch k holds the items k·batch … (k + 1)·batch - 1.
+    """The batches of steps start..stop-1; that of turn k, `turns` a step, holds the items k·batch … (k + 1)·batch - 1.
 
-    Of each, with `part` = (rank, count), the rank-th of count equal parts, as processes that train together share it.
+    Those of a step come as one, the first turn first. Of each turn, with `part` = (rank, count), come the rank-th of
+    count equal parts, as processes that train together share it.
     """
     own = batch // part[1]
-    firsts = range(start * batch + part[0] * own, stop * batch, batch)
+    firsts = range(start * turns * batch + part[0] * own, stop * turns * batch, batch)
     order = [item for first in firsts for item in range(first, first + own)]
     loader = DataLoader(
-        patches, batch_size=own, sampler=order, num_workers=workers, pin_memory=torch.cuda.is_available()
+        patches, batch_size=own * turns, sampler=order, num_workers=workers, pin_memory=torch.cuda.is_available()
     )
     return Batches(iter(loader))
 

@@ -95,27 +95,31 @@ def _loop(run: AnyRun, learner: Learner, fabric: Fabric, lesson: Lesson) -> None
     settings, layout = run.config.train, run.config.memory_format
     moves = learner.game.warm_ups + 1
     sharing: dict[str, Any] = {"workers": settings.workers, "part": (place().rank, place().count)}
-    stream = batches(lesson.patches, batch=settings.batch * moves, start=learner.step, stop=settings.steps, **sharing)
-    journal, window, began, over = Journal(run, step=learner.step), _Window(run, stream), time.monotonic(), ""
+    when: dict[str, Any] = {"start": learner.step, "stop": settings.steps, "turns": moves}
+    stream = batches(lesson.patches, batch=settings.batch, **when, **sharing)
+    journal, window, over = Journal(run, step=learner.step), _Window(run, stream), ""
+    began = time.monotonic() - _elapsed_s(journal)
     with _stop_signals() as stop:
         for batch in track(stream, "Training", settings.steps - learner.step):
             turns = batch.to(fabric.device, memory_format=layout).split(moves)
             window.add(_step(learner, turns, fabric, settings))
-            to_log = learner.step % settings.log_every == 0
+            to_save = learner.step % settings.checkpoint_every == 0
+            to_log = learner.step % settings.log_every == 0 or to_save  # so that no window spans a checkpoint
             # Once: a signal that comes later waits for the next step. Processes agree when they log.
             asked = any(gathered(bool(stop))) if to_log or place().count == 1 else False
             last = learner.step == settings.steps or asked
             if last or to_log:
                 _log(journal, learner, window, time.monotonic() - began)
                 window.clear()
-            if learner.step % settings.validate_every == 0 or learner.step == settings.steps:
-                _validate(run, learner, lesson, journal)
-                if is_first():
-                    _check_up(learner, lesson, journal)
-            over = _over(learner, run.config)
-            if last or over or learner.step % settings.checkpoint_every == 0:
-                window.means(learner.step)
-                save_learner(run, learner, fabric)
+            with window.paused():
+                if learner.step % settings.validate_every == 0 or learner.step == settings.steps:
+                    _validate(run, learner, lesson, journal)
+                    if is_first():
+                        _check_up(learner, lesson, journal)
+                over = _over(learner, run.config)
+                if last or over or to_save:
+                    window.means(learner.step)
+                    save_learner(run, learner, fabric)
             if asked:
                 raise StoppedError(f"stopped at step {learner.step} of {settings.steps}; the same command goes on")
             if over:
@@ -126,10 +130,15 @@ def _loop(run: AnyRun, learner: Learner, fabric: Fabric, lesson: Lesson) -> None
 
 def _log(journal: Journal, learner: Learner, window: _Window, elapsed_s: float) -> None:
     losses, lengths = window.means(learner.step), gradient_lengths(learner.game)
-    pace = {"elapsed_s": round(elapsed_s, 2), "data_wait": round(window.data_wait, 4)}
+    pace = {"elapsed_s": round(elapsed_s, 2), "data_wait": round(max(gathered(window.data_wait)), 4)}
     rates = {player: optimizer.param_groups[0]["lr"] for player, optimizer in learner.optimizers.items()}
     grad = {player: float(length) for player, length in lengths.items()}
     journal.write(learner.step, loss=losses, grad=grad, lr=rates, **pace)
+
+
+def _elapsed_s(journal: Journal) -> float:
+    """How long the training has taken before it goes on."""
+    return float(max((line.get("elapsed_s", 0.0) for line in journal.lines()), default=0.0))
 
 
 def _over(learner: Learner, config: AnyConfig) -> str:
@@ -303,8 +312,15 @@ class _Window:
 
     @property
     def data_wait(self) -> float:
-        """The share (0..1) of the time that went by waiting for the next batch."""
+        """The share (0..1) of the time that went by waiting for the next batch; without pauses."""
         return (self.stream.waited_s - self.waited) / max(time.monotonic() - self.began, 1e-9)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is not training's: of validations, and of what is saved."""
+        began = time.monotonic()
+        yield
+        self.began += time.monotonic() - began
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         self.sums |= {name: self.sums.get(name, 0) + loss for name, loss in losses.items()}

@@ -61,6 +61,18 @@ def test_workers_and_the_starting_step_change_nothing(pairs: list[Pair]) -> None
     torch.testing.assert_close(parallel, whole, rtol=0, atol=0)
 
 
+def test_processes_share_every_turn_of_a_step(pairs: list[Pair]) -> None:
+    """What both see in a turn is what one alone would see in it."""
+    patches = Patches(pairs, (16, 16, 1), Augment(), seed=1)
+    how: dict[str, int] = {"batch": 4, "start": 1, "stop": 3, "turns": 3}
+    alone = [batch.split(3) for batch in batches(patches, **how)]
+    shared = zip(*(batches(patches, **how, part=(rank, 2)) for rank in range(2)), strict=True)
+    together = [zip(*(batch.split(3) for batch in ranks), strict=True) for ranks in shared]
+    for turns, parts in zip(alone, together, strict=True):
+        for turn, ranks in zip(turns, parts, strict=True):
+            torch.testing.assert_close(torch.cat([rank.images() for rank in ranks]), turn.images(), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_time_that_batches_are_waited_for_is_told(
     pairs: list[Pair], monkeypatch: pytest.MonkeyPatch, workers: int

@@ -11,6 +11,8 @@ import time
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +62,40 @@ def test_ten_steps_are_five_a_kill_a_resume_and_five(straight: Run, tiny_cohort:
         for run in (open_run(out), straight)
     )
     assert own == other
+
+
+def test_the_journal_goes_on_as_if_nothing_had_been(
+    tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a checkpoint lies between two lines; the time counts on."""
+    real, overrides = module._step, ["train.log_every=4"]
+    whole = train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "whole", device="cpu")
+
+    def step(learner: Any, *rest: Any) -> Any:
+        if learner.step == 7:
+            raise KeyboardInterrupt
+        return real(learner, *rest)
+
+    monkeypatch.setattr(module, "_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "resumed", device="cpu")
+    monkeypatch.setattr(module, "_step", real)
+    resumed = train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "resumed", device="cpu")
+    losses = [{line["step"]: line["loss"] for line in run.metrics() if "loss" in line} for run in (whole, resumed)]
+    assert losses[0] == losses[1]
+    assert list(losses[0]) == [4, 5, 8, 10]
+    times = [line["elapsed_s"] for line in resumed.metrics() if "loss" in line]
+    assert times == sorted(times)
+
+
+def test_pauses_are_not_time_that_batches_were_waited_for(straight: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, stream = SimpleNamespace(now=0.0), SimpleNamespace(waited_s=0.0)
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock.now)
+    window = module._Window(straight, stream)
+    clock.now, stream.waited_s = 4.0, 1.0
+    with window.paused():
+        clock.now = 100.0
+    assert window.data_wait == 0.25
 
 
 @pytest.mark.slow
