@@ -36,6 +36,7 @@ class Member:
         device: where the network runs.
         batch: windows that go through the network together.
         overlap: share of a window that its neighbour covers again.
+        precision: in which the network works: `32`, `bf16` or `fp16`.
     """
 
     run: Run
@@ -44,6 +45,7 @@ class Member:
     device: torch.device
     batch: int
     overlap: float
+    precision: str
 
     @classmethod
     def of(
@@ -54,16 +56,18 @@ class Member:
         device: torch.device,
         batch: int,
         overlap: float | None,
+        precision: str | None = None,
         game: Translator | None = None,
     ) -> Member:
-        """The run with its translator loaded, unless it is given, and its own overlap unless another is.
+        """The run with its translator loaded, unless it is given, and its own overlap and precision unless others are.
 
         Raises:
             RunError: if the run cannot be used, or does not make the domain `to`.
         """
         game = game or _translator(run, to)
-        settle(game, device, run.config.train.precision, run.config.memory_format)
-        return cls(run, game, to, device, batch, run.config.overlap if overlap is None else overlap)
+        precision, overlap = precision or run.config.train.precision, run.config.overlap if overlap is None else overlap
+        settle(game, device, precision, run.config.memory_format)
+        return cls(run, game, to, device, batch, overlap, precision)
 
     @property
     def prep(self) -> Prep:
@@ -87,7 +91,7 @@ class Member:
                 overlap=self.overlap,
                 batch=self.batch,
                 device=self.device,
-                precision=config.train.precision,
+                precision=self.precision,
                 memory_format=config.memory_format,
                 label=label,
             )
@@ -153,7 +157,9 @@ class Ensemble:
     def facts(self) -> dict[str, Any]:
         """What differs from one plain translation by the first run, as plain values."""
         others = [member.run.weights_sha256 for member in self.members[1:]]
-        return self.sampling.facts() | ({"with": others} if others else {}) | ({"cycle": True} if self.cycle else {})
+        changed = self.first.precision != self.first.run.config.train.precision
+        facts = self.sampling.facts() | ({"precision": self.first.precision} if changed else {})
+        return facts | ({"with": others} if others else {}) | ({"cycle": True} if self.cycle else {})
 
     def translate(self, sources: Sources, label: str = "") -> tuple[Volume, dict[str, Volume]]:
         """The mean of all translations of a source, on its grid, and its maps by kind, marked as what they are.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,6 +32,8 @@ from medgan.uncertainty import Sampling
 from medgan.volume import Volume
 
 __all__ = ["Translated", "output_path", "translate", "translate_volume"]
+
+PRECISIONS = ("32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def translate(
     device: str = "auto",
     batch: int = 8,
     overlap: float | None = None,
+    precision: str | None = None,
     trust: bool = False,
     samples: int | None = None,
     vary: str | None = None,
@@ -104,6 +108,8 @@ def translate(
         device: `auto`, `cpu` or `cuda`.
         batch: windows that go through the network together.
         overlap: share of a window that its neighbour covers again; the run's own if not given.
+        precision: `32`, or `bf16` for a network that works in bfloat16 where that is safe; the one that the run was
+            trained in if not given.
         trust: take the input for what the run expects although its modality or unit says otherwise.
         samples: translations by each run, 2 or more; one, with dropout at rest, if not given.
         vary: what differs between samples: `dropout` (if not given) or `flips`.
@@ -119,16 +125,18 @@ def translate(
         OutputError: if `out` cannot be written.
     """
     sampling = Sampling.of(samples, vary, seed, triplanar=triplanar)
+    _refuse_precision(precision)
     source, out, place = Path(source), Path(out), pick_device(device)
     is_table = source.suffix.lower() == ".csv"
     _refuse_idle(is_table, series, split, contrasts)
     runs = [one if isinstance(one, Run) else open_run(Path(one)) for one in (run, *with_runs)]
-    members = [Member.of(one, to=to, device=place, batch=batch, overlap=overlap) for one in runs]
-    how = _How(Ensemble(tuple(members), sampling, cycle), trust)
+    how: dict[str, Any] = {"device": place, "batch": batch, "overlap": overlap, "precision": precision}
+    members = [Member.of(one, to=to, **how) for one in runs]
+    ensemble = _How(Ensemble(tuple(members), sampling, cycle), trust)
     if is_table:
-        return _translate_table(how, source, out, split)
+        return _translate_table(ensemble, source, out, split)
     images = {"a": source} | {role: Path(path) for role, path in (contrasts or {}).items()}
-    return [_translate_one(how, _Job(source.name.split(".")[0], images, out, series))]
+    return [_translate_one(ensemble, _Job(source.name.split(".")[0], images, out, series))]
 
 
 def translate_volume(
@@ -187,6 +195,11 @@ class _Job:
     @property
     def source(self) -> Path:
         return next(iter(self.images.values()))
+
+
+def _refuse_precision(precision: str | None) -> None:
+    if precision not in (None, *PRECISIONS):
+        raise InputError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}")
 
 
 def _refuse_idle(is_table: bool, series: str | None, split: str | None, contrasts: Collection[str] | None) -> None:

@@ -81,7 +81,7 @@ COMMANDS = {
     "train": ["config", "overrides", "--out", "--device", "--dry-run"],
     "translate": [
         "run_folder", "source", "out", "--contrast", "--to", "--series", "--split", "--device", "--batch", "--overlap",
-        "--trust",
+        "--precision", "--trust",
         "--samples", "--vary", "--seed", "--with", "--triplanar", "--cycle",
         "--json",
     ],

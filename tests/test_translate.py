@@ -54,6 +54,36 @@ def through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "translator", lambda self: Through())
 
 
+def test_another_precision_than_that_of_the_training(run: Run, tiny_cohort: Path, tmp_path: Path) -> None:
+    """As a run of the same weights that was trained in it does; near what the run's own gives, and not equal."""
+    shutil.copytree(run.path, tmp_path / "rounded")
+    config = (run.path / "config.yaml").read_text()
+    (tmp_path / "rounded" / "config.yaml").write_text(config.replace("precision: '32'", "precision: bf16"))
+    made = {}
+    for name, folder, precision in (
+        ("own", run.path, None),
+        ("other", run.path, "bf16"),
+        ("trained", tmp_path / "rounded", None),
+        ("back", tmp_path / "rounded", "32"),
+    ):
+        out = tmp_path / f"{name}.nii.gz"
+        translate(folder, tiny_cohort / "p4_mr.nii.gz", out, precision=precision, device="cpu")
+        made[name] = read(out).array
+    np.testing.assert_array_equal(made["other"], made["trained"])
+    np.testing.assert_array_equal(made["back"], made["own"])
+    assert 0 < np.abs(made["other"] - made["own"]).mean() < 20  # HU, of 2000, by a net that has learnt nothing
+    with pytest.raises(InputError, match="precision: 'fp8' is none of 32, bf16"):
+        translate(run.path, tiny_cohort / "p4_mr.nii.gz", tmp_path / "o.nii.gz", precision="fp8", device="cpu")
+
+
+def test_a_table_is_translated_in_one_precision(run: Run, tiny_cohort: Path, tmp_path: Path) -> None:
+    table = tiny_cohort / "cases.csv"
+    translate(run.path, table, tmp_path / "out", split="test", device="cpu")
+    translate(run.path, table, tmp_path / "out", split="test", precision="32", device="cpu")
+    with pytest.raises(OutputError, match=r"precision"):
+        translate(run.path, table, tmp_path / "out", split="test", precision="bf16", device="cpu")
+
+
 def body(*bright: float) -> Volume:
     """1000 voxels of 100 in air, the first ones of them as bright as told."""
     array = np.zeros((16, 14, 12), np.float32)

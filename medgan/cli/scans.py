@@ -202,6 +202,7 @@ def translate(
     device: Device = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Windows that go through the network together.")] = 8,
     overlap: Annotated[float | None, typer.Option(min=0, max=0.95, help="Of windows; the run's if not given.")] = None,
+    precision: Annotated[str | None, typer.Option(help="32 or bf16; the run's if not given.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Believe IN to be what the run expects.")] = False,
     samples: Annotated[int | None, typer.Option(help="Translations by each run: mean, and standard deviation.")] = None,
     vary: Annotated[str | None, typer.Option(help="What differs in samples: dropout (the default) or flips.")] = None,
@@ -219,7 +220,7 @@ def translate(
     choices: dict[str, Any] = {"series": series, "split": split, "device": device, "batch": batch}
     choices["contrasts"] = by_role(contrast or ())
     choices |= {"samples": samples, "vary": vary, "seed": seed, "with_runs": with_runs or ()}
-    choices |= {"triplanar": triplanar, "cycle": cycle}
+    choices |= {"triplanar": triplanar, "cycle": cycle, "precision": precision}
     done = run(run_folder, source, out, to=to, overlap=overlap, trust=trust, **choices)
     printed(translated_json(done), translated_lines(done), as_json)
 
