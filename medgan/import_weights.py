@@ -19,6 +19,7 @@ from medgan.atomic import refuse_full_folder, replacing
 from medgan.config import Config, load_translation
 from medgan.data import flat_axis
 from medgan.errors import ConfigError, InputError
+from medgan.progress import say
 from medgan.published import Generator, read_generator, refuse_unknown
 from medgan.run import Run, open_run
 
@@ -42,6 +43,7 @@ def import_weights(
     config: Path | str,
     back: Path | str | None = None,
     arch: str | None = None,
+    grey: str | None = None,
     out: Path | str = "run",
 ) -> Run:
     """Make a run folder of generator weights trained with pytorch-CycleGAN-and-pix2pix.
@@ -56,6 +58,9 @@ def import_weights(
             net saw in training. Its other settings are those of a training that did not take place.
         back: the generator that makes a from b: `latest_net_G_B.pth`. The run then goes both ways.
         arch: what the weights must be, such as `unet_256`; whatever they are if not given.
+        grey: of nets with three channels in, out or both that were trained on grey pictures (red = green = blue), the
+            channel to keep of those that they make: `red`, `green` or `blue`. The run's net takes one channel and makes
+            that one, but for rounding as the file's does.
         out: the run folder, new or empty.
 
     Raises:
@@ -68,14 +73,16 @@ def import_weights(
         §7.2.
     """
     out = Path(out)
-    refuse_unknown(arch)
+    refuse_unknown(arch, grey)
     refuse_full_folder(out)
     files = {"b": weights} if back is None else {"b": weights, "a": back}
-    generators = {to: read_generator(Path(path), arch) for to, path in files.items()}
+    generators = {to: read_generator(Path(path), arch, grey) for to, path in files.items()}
     _refuse_two_kinds(generators)
     contract = _contract(Path(config), overrides, generators)
     _refuse_misfit(contract, generators["b"])
-    return _write(out, contract, generators)
+    run = _write(out, contract, generators)
+    _tell_grey(generators)
+    return run
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -100,15 +107,16 @@ def _refuse_misfit(config: Config, generator: Generator) -> None:
     except InputError as error:
         raise ConfigError(f"patch: {error}") from None
     if ins != config.in_channels:
-        advice = (
-            f"set neighbours={ins // 2} if it saw {ins // 2} slices on either side" if ins % 2 else "no number fits"
-        )
         raise ConfigError(
             f"neighbours: {config.neighbours} makes {config.in_channels} channels of {len(config.prep.sources)} "
-            f"source(s), but {generator.path} looks like "
-            f"{generator.shape}; {advice}; colours of one image are to be made one channel first, as the documentation "
-            "of import-weights shows"
+            f"source(s), but {generator.path} looks like {generator.shape}{' by --grey' if generator.grey else ''}; "
+            f"{_advice(ins)}"
         )
+
+
+def _advice(ins: int) -> str:
+    slices = f"set neighbours={ins // 2} if it saw {ins // 2} slices on either side" if ins % 2 else "no number fits"
+    return slices + (", or add --grey green if it saw one grey picture as red, green and blue" if ins == 3 else "")
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -138,8 +146,19 @@ def _write(out: Path, config: Config, generators: Mapping[str, Generator]) -> Ru
     return open_run(out)
 
 
+def _tell_grey(generators: Mapping[str, Generator]) -> None:
+    for one in generators.values():
+        if one.grey:
+            say(f"{one.path}: {one.held.ins} → {one.held.outs} channels became 1 → 1: {one.grey}")
+
+
 def _facts(generators: Mapping[str, Generator]) -> dict[str, Any]:
     """For the card: where the weights are from, and that nobody knows how they came about."""
-    files = {to: {"file": one.path.name, "sha256": one.sha256, "net": str(one.shape)} for to, one in generators.items()}
+    files = {to: _file(one) for to, one in generators.items()}
     imported = {"origin": ORIGIN, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "generators": files}
     return {"seed": None, "cases_sha256": None, "split_sha256": None, "imported": imported}
+
+
+def _file(one: Generator) -> dict[str, str]:
+    told = {"file": one.path.name, "sha256": one.sha256, "net": str(one.held)}
+    return told | ({"grey": one.grey} if one.grey else {})

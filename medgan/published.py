@@ -12,7 +12,7 @@ import re
 import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeGuard, get_args
@@ -37,6 +37,7 @@ ENTRIES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked
 STATISTICS = frozenset(ENTRIES[2:])
 PUBLISHED = re.compile(rf"(?:(?:model|conv_block|[0-9]{{1,3}})\.)+(?:{'|'.join(ENTRIES)})")
 NAMES = tuple(name for name in get_args(nets.GeneratorName) if name.startswith(("unet_", "resnet_")))
+COLOURS = ("red", "green", "blue")  # in the order in which that implementation reads and writes pictures
 MANY = 64  # convolutions; no published net is nearly as deep
 
 _Layers = dict[str, dict[str, Tensor]]  # a layer's name, and its tensors by theirs
@@ -63,23 +64,35 @@ class Shape:
 
 @dataclass(frozen=True)
 class Generator:
-    """A file's generator; its tensors carry medgan's names."""
+    """A file's generator; its tensors carry medgan's names.
+
+    Args:
+        path: the file.
+        sha256: of the file.
+        shape: of the tensors.
+        tensors: all that the net has.
+        held: the shape of the net in the file.
+        grey: how its colours became one channel; empty if they did not.
+    """
 
     path: Path
     sha256: str
     shape: Shape
     tensors: dict[str, Tensor]
+    held: Shape
+    grey: str = ""
 
 
 # --- a file -----------------------------------------------------------------------------------------------------------
 
 
-def read_generator(path: Path, arch: str | None) -> Generator:
+def read_generator(path: Path, arch: str | None, grey: str | None) -> Generator:
     """The generator in a file.
 
     Args:
         path: a file of `torch.save`; no code in it is run.
         arch: what it must be; whatever it is if None.
+        grey: of a net of grey pictures in three channels, the one to keep of those that it makes.
 
     Raises:
         InputError: if the file cannot be read, holds something else, or a net that medgan has not.
@@ -91,7 +104,9 @@ def read_generator(path: Path, arch: str | None) -> Generator:
     layers = _layers(tensors)
     shape = _shape(layers, path)
     _refuse_shape(shape, arch, path)
-    return Generator(path, sha256, shape, _carried(shape, layers, path))
+    _refuse_colours(shape, grey, path)
+    generator = Generator(path, sha256, shape, _carried(shape, layers, path), shape)
+    return generator if grey is None else _made_grey(generator, grey)
 
 
 def _read(path: Path) -> tuple[object, str]:
@@ -238,19 +253,63 @@ def _number(name: str, tensor: Tensor, path: Path) -> Tensor:
     return number
 
 
+# --- one channel of three ---------------------------------------------------------------------------------------------
+
+
+def _made_grey(generator: Generator, keep: str) -> Generator:
+    """The net from one grey picture to one of the channels that it makes of it, but for rounding the same.
+
+    The mean of the three would be another net: each goes through tanh first.
+    """
+    shape = replace(generator.shape, ins=1, outs=1)
+    tensors = generator.tensors | _summed(generator) | _kept(generator, keep)
+    return replace(generator, shape=shape, tensors=tensors, grey=_done(generator.shape, keep))
+
+
+def _summed(generator: Generator) -> dict[str, Tensor]:
+    """The first convolution: of three equal channels it adds up the products with three kernels."""
+    name = _convs(generator)[0]
+    return {name: generator.tensors[name].double().sum(1, keepdim=True).float()}
+
+
+def _kept(generator: Generator, keep: str) -> dict[str, Tensor]:
+    """The last convolution, in which each channel has kernels and a bias of its own."""
+    if generator.shape.outs == 1:
+        return {}
+    name, at = _convs(generator)[-1], COLOURS.index(keep)
+    bias = name.removesuffix("weight") + "bias"
+    outs = 1 if generator.shape.name.startswith("unet") else 0  # a U-Net's is transposed
+    return {
+        name: generator.tensors[name].narrow(outs, at, 1).clone(),
+        bias: generator.tensors[bias].narrow(0, at, 1).clone(),
+    }
+
+
+def _convs(generator: Generator) -> list[str]:
+    return [name for name, tensor in generator.tensors.items() if tensor.ndim == 4]
+
+
+def _done(shape: Shape, keep: str) -> str:
+    summed = ["the first convolution's kernels are added up over red, green and blue"] if shape.ins == 3 else []
+    kept = [f"{keep} is kept of what the net makes"] if shape.outs == 3 else []
+    return ", ".join(summed + kept)
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def refuse_unknown(arch: str | None) -> None:
-    """Refuse the name of a net that cannot be read.
+def refuse_unknown(arch: str | None, grey: str | None) -> None:
+    """Refuse names of nets and colours that there are not.
 
     Raises:
-        InputError: if `arch` is none of those of the reference implementation.
+        InputError: if `arch` is no net of the reference implementation, or `grey` no colour of a picture.
     """
     if arch not in (None, *NAMES):
         raise InputError(
             f"--arch {arch}: is no generator of the reference implementation (accepted: {', '.join(NAMES)})"
         )
+    if grey not in (None, *COLOURS):
+        raise InputError(f"--grey {grey}: is none of the three channels of a picture (accepted: {', '.join(COLOURS)})")
 
 
 def _refuse_discriminator(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -274,8 +333,15 @@ def _refuse_shape(shape: Shape, arch: str | None, path: Path) -> None:
         raise InputError(f"{path}: looks like {shape}; name that with --arch instead of {arch}, or leave --arch out")
     if shape.name not in NAMES:
         raise InputError(f"{path}: looks like {shape}; medgan has {', '.join(NAMES)}")
-    if shape.outs != 1:
+
+
+def _refuse_colours(shape: Shape, grey: str | None, path: Path) -> None:
+    coloured = 3 in (shape.ins, shape.outs) and {shape.ins, shape.outs} <= {1, 3}
+    if grey is not None and not coloured:
+        raise InputError(f"{path}: looks like {shape}; --grey makes one channel of three: leave it out")
+    if grey is None and shape.outs != 1:
+        advice = "add --grey green if its pictures were grey, to keep green of what it makes, or " if coloured else ""
         raise InputError(
-            f"{path}: looks like {shape}; medgan makes images of one channel: train with --input_nc 1 --output_nc 1, "
-            "or make one channel of these weights as the documentation of import-weights shows"
+            f"{path}: looks like {shape}; medgan makes images of one channel: {advice}train with --input_nc 1 "
+            "--output_nc 1"
         )
