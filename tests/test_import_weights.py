@@ -426,19 +426,141 @@ def test_the_file_format_of_torch_before_1_6(place: Place) -> None:
 # --- colours ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arch", ["resnet_6blocks", "unet_32"])
-def test_the_documented_way_from_colours_to_one_channel_is_exact(arch: str, place: Place) -> None:
-    page = (Path(__file__).parents[1] / "docs/how-to/import-weights.md").read_text()
-    scope: dict[str, Any] = {}
-    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], scope)
-    colours = published(arch, ins=3, outs=3)
-    for channel in (0, 2):
-        held = scope["one_channel"](colours.state_dict(), channel)
-        run = import_weights(place.save(held), config=place.config(arch), out=place.folder / f"run{channel}")
-        x = noise(arch)
-        with torch.no_grad():
-            wanted = colours(x.repeat(1, 3, 1, 1))[:, channel : channel + 1]
-            assert (run.translator().translate(x) - wanted).abs().max() <= 1e-5  # three products are added up earlier
+COLOURS = ("red", "green", "blue")
+CHANNELS = [(3, 3), (3, 1), (1, 3)]
+SUMMED = "the first convolution's kernels are added up over red, green and blue"
+
+
+def coloured(arch: str = SMALL, norm: str = "instance", ins: int = 3, outs: int = 3, **options: Any) -> nn.Module:
+    """A net whose first kernels are multiples of 2⁻¹⁰, so that float32 holds their sums exactly."""
+    net = published(arch, norm, ins=ins, outs=outs, **options)
+    first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
+    with torch.no_grad():
+        first.weight.copy_((first.weight * 1024).round() / 1024)
+    return net
+
+
+@torch.no_grad()
+def assert_grey(run: Run, net: nn.Module, arch: str, keep: str, *, to: str = "b", ins: int = 3) -> None:
+    """In float64, and in float32, where only the order of additions differs."""
+    for dtype, atol in ((torch.float64, 1e-12), (torch.float32, 3e-5)):
+        x = noise(arch).to(dtype)
+        made = net.to(dtype)(x.repeat(1, ins, 1, 1))
+        at = COLOURS.index(keep) if made.shape[1] == 3 else 0
+        wanted = made[:, at : at + 1]
+        seen = run.translator().to(dtype).translate(x, to)
+        assert wanted.std() > 0.05
+        assert made.shape[1] == 1 or (made - wanted).abs().mean() > 0.05  # the others are not it
+        assert (seen - wanted).abs().max() <= atol
+
+
+@pytest.mark.parametrize("arch", ["unet_128", "unet_32", "resnet_9blocks", "resnet_6blocks"])
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize(("channels", "keep"), zip(CHANNELS, COLOURS, strict=True))
+def test_a_net_of_grey_pictures_in_colour_makes_one_of_them(
+    arch: str, norm: str, channels: tuple[int, int], keep: str, place: Place
+) -> None:
+    net = coloured(arch, norm, *channels)
+    run = place.made(net.state_dict(), arch, grey=keep)
+    assert_grey(run, net, arch, keep, ins=channels[0])
+    assert run.config.in_channels == 1
+
+
+@pytest.mark.parametrize("arch", ["unet_256", SMALL])
+def test_sums_that_float32_rounds(arch: str, place: Place) -> None:
+    net = published(arch, "batch", ins=3, outs=3)
+    run = place.made(net.double().state_dict(), arch, grey="red")
+    x = noise(arch).double()
+    with torch.no_grad():
+        wanted = net(x.repeat(1, 3, 1, 1))[:, :1]
+        assert (run.translator().double().translate(x) - wanted).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+@pytest.mark.parametrize(("arch", "norm"), [(SMALL, "batch"), ("unet_32", "instance")])
+def test_colours_by_all_names(how: str, arch: str, norm: str, place: Place) -> None:
+    net = coloured(arch, norm, dropout=True)
+    assert_grey(place.made(WRAPPED[how](net.state_dict()), arch, grey="blue"), net, arch, "blue")
+
+
+@pytest.mark.parametrize("channels", [((3, 3), (3, 3)), ((1, 3), (3, 1)), ((3, 1), (1, 3))])
+def test_colours_both_ways(channels: tuple[tuple[int, int], tuple[int, int]], place: Place) -> None:
+    there, back = (coloured(SMALL, "instance", *one, seed=seed) for seed, one in enumerate(channels))
+    other = place.save(back.state_dict(), "latest_net_G_B.pth")
+    run = place.made(there.state_dict(), SMALL, back=other, grey="green")
+    assert_grey(run, there, SMALL, "green", to="b", ins=channels[0][0])
+    assert_grey(run, back, SMALL, "green", to="a", ins=channels[1][0])
+
+
+@pytest.mark.parametrize(
+    ("channels", "done"),
+    [
+        ((3, 3), f"{SUMMED}, green is kept of what the net makes"),
+        ((3, 1), SUMMED),
+        ((1, 3), "green is kept of what the net makes"),
+    ],
+)
+def test_the_card_and_a_line_say_what_became_of_colours(
+    channels: tuple[int, int], done: str, place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = card(place.made(coloured(SMALL, "batch", *channels).state_dict(), grey="green"))["imported"]["generators"]
+    counts = "{} → {} channels".format(*channels)
+    assert told["b"]["net"] == f"resnet_6blocks with batch norm, {counts}, width 4"
+    assert told["b"]["grey"] == done
+    line = capsys.readouterr().err.replace("\n", " ")
+    assert f"{counts} became 1 → 1: {done}" in re.sub(r" +", " ", line)
+
+
+@pytest.mark.parametrize("keep", COLOURS)
+@pytest.mark.parametrize(("arch", "norm"), [("unet_32", "batch"), (SMALL, "instance")])
+def test_from_a_file_of_colours_to_the_image_in_its_unit(keep: str, arch: str, norm: str, place: Place) -> None:
+    """Import, translate a NIfTI file by command: what the net makes of the slices in red, green and blue."""
+    net, size = coloured(arch, norm), PATCH[arch]
+    place.save(net.state_dict())
+    source, made = place.folder / "mr.nii.gz", place.folder / "ct.nii.gz"
+    write(tiny_pair(3)[0], source)
+    config = place.config(arch)
+    done = medgan("import-weights", place.weights, "--config", config, "--grey", keep, "--out", place.run)
+    assert (done.code, done.warned) == (0, ())
+    assert f"MR to CT, by {arch} with {norm} norm, width 4; evaluation mode" in done.out
+    assert medgan("translate", place.run, source, made, "--device", "cpu").code == 0
+    volume, prep = read(source), load(place.run / "config.yaml").prep
+    x, (rows, columns) = to_network(volume, prep.a), ((size - 24) // 2, (size - 20) // 2)
+    padded = torch.full((8, 3, size, size), -1.0)  # the 24×20 of the source in the middle of a window
+    window = (slice(rows, rows + 24), slice(columns, columns + 20))
+    padded[:, :, *window] = x.movedim(3, 0).repeat(1, 3, 1, 1)
+    with torch.no_grad():
+        y = net(padded)[:, COLOURS.index(keep), *window]
+    wanted = from_network(y.movedim(0, 2)[None], volume, prep.b)
+    assert wanted.array.std() > 20
+    assert np.abs(read(made).array - wanted.array).max() <= 1e-2  # HU, of a range of 2000 in float32
+
+
+@pytest.mark.parametrize(
+    ("channels", "argv", "says"),
+    [
+        ((3, 3), [], r"3 → 3 channels, width 4; medgan makes .*: add --grey green if its pictures were grey, .*nc 1$"),
+        ((1, 3), [], r"1 → 3 channels, width 4; medgan makes images of one channel: add --grey green if"),
+        ((3, 1), [], r"3 → 1 ch.*; set neighbours=1 .*, or add --grey green if it saw one grey picture as red, gr"),
+        ((2, 3), [], r"2 → 3 channels, width 4; medgan makes images of one channel: train with --input_nc 1 --output"),
+        ((1, 2), [], r"1 → 2 channels, width 4; medgan makes images of one channel: train with --input_nc 1 --output"),
+        ((1, 1), ["--grey", "red"], r"1 → 1 channels, width 4; --grey makes one channel of three: leave it out$"),
+        ((2, 1), ["--grey", "red"], r"2 → 1 channels, width 4; --grey makes one channel of three: leave it out$"),
+        ((6, 3), ["--grey", "red"], r"6 → 3 channels, width 4; --grey makes one channel of three: leave it out$"),
+        ((3, 3), ["--grey", "mean"], r"--grey mean: is none of the three channels .* \(accepted: red, green, blue\)$"),
+        (
+            (3, 3),
+            ["--grey", "red", "neighbours=1"],
+            r"neighbours: 1 makes 3 channels .*latest_net_G\.pth looks like .* 1 → 1 channels, width 4 by --grey; set",
+        ),
+    ],
+)  # fmt: skip
+def test_colours_are_made_grey_where_that_is_said_and_means_something(
+    channels: tuple[int, int], argv: list[str], says: str, place: Place
+) -> None:
+    ins, outs = channels
+    place.save(published(ins=ins, outs=outs).state_dict())
+    refused(place, *argv, says=says)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -555,10 +677,6 @@ NOT_HELD: dict[str, tuple[Callable[[], object], str]] = {
         lambda: published().state_dict() | {"model.4.bias": torch.ones(8, dtype=torch.int8)},
         r"model\.4\.bias is torch\.int8, torch\.strided; weights are dense floating",
     ),
-    "colours out": (
-        changed(ins=3, outs=3),
-        r"looks like .*, 3 → 3 channels, width 4; medgan makes images of one channel: train with --input_nc 1",
-    ),
 }
 NO_FILES: dict[str, tuple[bytes | None, str]] = {
     "missing": (None, r"latest_net_G\.pth: cannot be read \(No such file or directory\); name a file such as latest"),
@@ -669,7 +787,8 @@ def test_a_contract_that_does_not_fit(override: str, says: str, place: Place) ->
 
 
 @pytest.mark.parametrize(
-    ("ins", "says"), [(3, r"set neighbours=1 if it saw 1 slices on either side; colours"), (2, r"no number fits; col")]
+    ("ins", "says"),
+    [(3, r"set neighbours=1 if it saw 1 slices on either side, or add --grey"), (2, r"no number fits$")],
 )
 def test_several_channels_in_are_neighbours_or_colours(ins: int, says: str, place: Place) -> None:
     place.save(published(ins=ins).state_dict())

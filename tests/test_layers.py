@@ -20,7 +20,7 @@ ROWS = [
     {"volume", "atomic", "progress", "imageset"},
     {"resample"},
     {"formats", "prep", "nets", "losses", "penalties", "metrics", "pictures", "baselines", "itk"},
-    {"cases", "cache", "device", "conditions", "schedule", "alignment", "plausible", "bodies", "coverage"},
+    {"cases", "cache", "device", "conditions", "schedule", "alignment", "plausible", "bodies", "coverage", "published"},
     {"bias", "harmony", "layouts", "leaks", "splits", "artefacts", "outliers", "registration"},
     {"findings"},
     {"models", "check", "inspect", "lint", "convert", "deidentify", "index", "match", "phantom", "pull", "push"},

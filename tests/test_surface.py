@@ -50,7 +50,7 @@ COMMANDS = {
     "gamma": [
         "evaluated", "reference", "--mask", "--dose", "--distance", "--cutoff", "--local", "--out", "--json",
     ],
-    "import-weights": ["weights", "overrides", "--config", "--back", "--arch", "--out"],
+    "import-weights": ["weights", "overrides", "--config", "--back", "--arch", "--grey", "--out"],
     "index": [
         "folder", "--layout", "--a", "--b", "--contrast", "--image", "--mask", "--out", "--fractions", "--split",
         "--split-file", "--folds", "--stratify", "--seed", "--patients", "--conditions", "--unpaired",

@@ -181,13 +181,17 @@ def import_weights(
     ] = None,
     back: Annotated[Path | None, typer.Option(help="The generator of a, such as latest_net_G_B.pth.")] = None,
     arch: Annotated[str | None, typer.Option(help="What WEIGHTS must be, such as unet_256.")] = None,
+    grey: Annotated[
+        str | None, typer.Option(help="Of nets of RGB pictures that were grey: keep red, green or blue.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The run folder, new or empty.")] = Path("run"),
 ) -> None:
     """Make a run of generators trained with pytorch-CycleGAN-and-pix2pix."""
     from medgan.import_weights import import_weights as run
     from medgan.tables import imported_line
 
-    typer.echo(imported_line(run(weights, overrides or (), config=config, back=back, arch=arch, out=out)))
+    made = run(weights, overrides or (), config=config, back=back, arch=arch, grey=grey, out=out)
+    typer.echo(imported_line(made))
 
 
 @app.command()
