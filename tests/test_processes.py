@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +37,12 @@ SEPARABLE = [
     "model.generator.dropout=false",
     "weights={body_only: true, regions: [{range: [300, 2000], weight: 4}]}",
 ]
+IN_PARTS = [
+    "model={name: supervised, generator: {name: resnet_6blocks, width: 2}, lambda_ssim: 1, lambda_gradient: 1}",
+    SEPARABLE[-1],
+    "train.batch=4",
+    "train.clip=0.1",
+]
 CYCLEGAN = (
     "model={name: cyclegan, generator: {name: resnet_6blocks, width: 2}, "
     "discriminator: {name: n_layers, num_layers: 1, width: 4}, pool: 3}"
@@ -50,6 +58,8 @@ cohort, out = Path(sys.argv[1]), Path(sys.argv[2])
 torch.set_num_threads(1)
 separable = {SEPARABLE!r}
 module.train(cohort / "tiny.yaml", separable, out=out / "together", device="cpu")
+in_parts = [*{IN_PARTS!r}, "train.accumulate=2"]
+module.train(cohort / "tiny.yaml", in_parts, out=out / "in_parts", device="cpu")
 unpaired = ["augment={{gamma: 0, noise: 0}}", {CYCLEGAN!r}]
 module.train(cohort / "tiny.yaml", unpaired, out=out / "straight", device="cpu")
 real = module._step
@@ -110,15 +120,53 @@ def state(run: Path) -> dict[str, dict[str, torch.Tensor]]:
     return torch.load(run / "state.pt", weights_only=True)  # type: ignore[no-any-return]
 
 
-def test_two_processes_train_as_one_does(runs: Path, tiny_cohort: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "overrides"), [("together", SEPARABLE), ("in_parts", IN_PARTS)])
+def test_two_processes_train_as_one_does(
+    name: str, overrides: list[str], runs: Path, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    """Also where each does its share in parts, and gradients are too long."""
+    assert_alike(runs / name, train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "alone", device="cpu").path)
+
+
+def assert_alike(together: Path, alone: Path) -> None:
     """Biases in front of instance norm have no effect, and Adam moves them by rounding errors."""
-    alone = train(tiny_cohort / "tiny.yaml", SEPARABLE, out=tmp_path / "alone", device="cpu")
-    weights = {name: value for name, value in state(alone.path)["game"].items() if value.ndim > 1}
+    weights = {name: value for name, value in state(alone)["game"].items() if value.ndim > 1}
     for name, wanted in weights.items():
-        torch.testing.assert_close(state(runs / "together")["game"][name], wanted, rtol=1e-3, atol=2e-5)
-    for line, wanted_line in zip(lines(runs / "together", "loss"), lines(alone.path, "loss"), strict=True):
+        torch.testing.assert_close(state(together)["game"][name], wanted, rtol=1e-3, atol=2e-5)
+    for line, wanted_line in zip(lines(together, "loss"), lines(alone, "loss"), strict=True):
         assert line == pytest.approx(wanted_line, rel=1e-3)
-    assert lines(runs / "together", "val")[-1] == pytest.approx(lines(alone.path, "val")[-1], rel=1e-3)
+    assert lines(together, "val")[-1] == pytest.approx(lines(alone, "val")[-1], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_two_tasks_of_slurm_train_as_one_process_does(tiny_cohort: Path, tmp_path: Path) -> None:
+    """With the variables that srun sets; the port, 15000 on, is of the last four digits of the job's number."""
+    command = [sys.executable, "-m", "medgan", "train", str(tiny_cohort / "tiny.yaml"), *SEPARABLE, "--device", "cpu"]
+    step = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_ID": "0", "SLURM_NODEID": "0"}
+    where, tasks = {"SLURM_NODELIST": "localhost", "SLURM_JOB_ID": str(free_port() - 15000)}, []
+    for number in ("0", "1"):
+        own = {"SLURM_PROCID": number, "SLURM_LOCALID": number, "OMP_NUM_THREADS": "1"}
+        tasks.append(
+            subprocess.Popen(
+                [*command, "--out", str(tmp_path / "together")],
+                env={**os.environ, **step, **own, **where},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+    told = [task.communicate(timeout=300)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0]
+    assert [str(tmp_path / "together") in one for one in told] == [True, False]
+    alone = train(tiny_cohort / "tiny.yaml", SEPARABLE, out=tmp_path / "alone", device="cpu")
+    assert_alike(tmp_path / "together", alone.path)
+
+
+def free_port() -> int:
+    for port in range(15000, 25000):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("", port))
+            return port
+    raise AssertionError("no port from 15000 to 24999 is free")
 
 
 def lines(run: Path, kind: str) -> list[dict[str, float]]:

@@ -169,7 +169,8 @@ def train(
         return
     from medgan.train import train as run
 
-    typer.echo(run(config, overrides or (), out=out, device=device).path)
+    path = str(run(config, overrides or (), out=out, device=device).path)
+    printed(path, path, as_json=False)
 
 
 @app.command(name="import-weights")
