@@ -127,6 +127,27 @@ def test_losses_are_named_scalars_and_finite(member: type[Settings], spatial_dim
 
 
 @every_model
+@every_size
+@pytest.mark.parametrize(("ins", "outs"), [(3, 3), (1, 3), (5, 2)])
+def test_any_number_of_channels_is_learnt(member: type[Settings], spatial_dims: int, ins: int, outs: int) -> None:
+    """Where one net reads both domains they have as many; CycleGAN does without the identity otherwise."""
+    name, alike = member().name, ins == outs  # type: ignore[attr-defined]
+    if name == "cut" and not alike:
+        pytest.skip("one encoder reads both domains")
+    others: dict[str, Any] = {} if alike or name != "cyclegan" else {"lambda_identity": 0.0}
+    settings: Any = member.parse(small_nets(member) | others)
+    game = build(settings, in_channels=ins, out_channels=outs, spatial_dims=spatial_dims)
+    a, b = small_batch(spatial_dims, samples=1).both()
+    batch = Batch(
+        a.repeat_interleave(ins, 1),
+        b.repeat_interleave(outs, 1) * torch.linspace(0.5, 1, outs).reshape(outs, *[1] * spatial_dims),
+    )
+    seen = step(game, batch, new_adams(game))
+    assert all(torch.tensor(loss).isfinite() for loss in seen.values())
+    assert game.translate(batch.both()[0]).shape == batch.both()[1].shape  # type: ignore[operator]
+
+
+@every_model
 def test_gradients_stay_with_their_player(member: type[Settings]) -> None:
     assert_gradients_stay(lambda: small_game(member), small_batch())
 
