@@ -30,7 +30,7 @@ from medgan.models import CUTSettings, CycleGANSettings, Pix2pix, Pix2pixSetting
 from medgan.models.conditional import PairedDiscriminatorSettings
 from medgan.models.players import DiscriminatorSettings
 from medgan.nets.patchgan import MultiScale, PatchGAN
-from medgan.nets.vgg import PerceptualDistance
+from medgan.nets.vgg import vgg19
 from medgan.train import train
 
 GENERATOR = {"name": "unet_32", "width": 2, "dropout": False}
@@ -315,13 +315,13 @@ def distance_of(x: Tensor, y: Tensor) -> float:
 
 def test_the_perceptual_distance_is_that_of_the_published_net(vgg: Path) -> None:
     x, y = (torch.rand(2, 1, 37, 32, dtype=torch.float64) * 2 - 1 for _ in range(2))
-    assert float(PerceptualDistance(vgg)(x, y)) == pytest.approx(distance_of(x, y), rel=1e-10)
+    assert float(vgg19(vgg)(x, y)) == pytest.approx(distance_of(x, y), rel=1e-10)
 
 
 def test_each_channel_is_a_grey_image(vgg: Path) -> None:
     x, y = (torch.rand(2, 3, 16, 20, dtype=torch.float64) * 2 - 1 for _ in range(2))
     grey = [z.reshape(6, 1, 16, 20) for z in (x, y)]
-    assert float(PerceptualDistance(vgg)(x, y)) == pytest.approx(distance_of(*grey), rel=1e-10)
+    assert float(vgg19(vgg)(x, y)) == pytest.approx(distance_of(*grey), rel=1e-10)
 
 
 def test_volumes_are_seen_slice_by_slice_along_an_axis_by_chance(vgg: Path) -> None:
@@ -330,7 +330,7 @@ def test_volumes_are_seen_slice_by_slice_along_an_axis_by_chance(vgg: Path) -> N
     for axis in range(3):
         slices = [torch.cat(z.unbind(axis + 2)) for z in (x, y)]
         along[axis] = distance_of(*slices)
-    perceptual, seen = PerceptualDistance(vgg), []
+    perceptual, seen = vgg19(vgg), []
     for seed in range(24):
         torch.manual_seed(seed)
         value = float(perceptual(x, y))
@@ -344,7 +344,7 @@ def test_volumes_are_seen_slice_by_slice_along_an_axis_by_chance(vgg: Path) -> N
 
 def test_it_teaches_the_fake_alone_and_stays_exact_under_bfloat16(vgg: Path) -> None:
     x, y = (torch.rand(1, 1, 16, 16, requires_grad=True) for _ in range(2))
-    perceptual = PerceptualDistance(vgg)
+    perceptual = vgg19(vgg)
     with torch.autocast("cpu", torch.bfloat16):
         loss = perceptual(x, y)
     assert float(loss.detach()) == pytest.approx(distance_of(x.detach().double(), y.detach().double()), rel=1e-5)
@@ -359,7 +359,7 @@ def test_it_teaches_the_fake_alone_and_stays_exact_under_bfloat16(vgg: Path) -> 
 def test_both_kinds_of_file_hold_the_same(vgg: Path, tmp_path: Path) -> None:
     save_file(as_torchvision(), tmp_path / "vgg.safetensors")
     x, y = torch.rand(1, 1, 16, 16), torch.rand(1, 1, 16, 16)
-    assert float(PerceptualDistance(vgg)(x, y)) == float(PerceptualDistance(tmp_path / "vgg.safetensors")(x, y))
+    assert float(vgg19(vgg)(x, y)) == float(vgg19(tmp_path / "vgg.safetensors")(x, y))
 
 
 def test_it_is_no_part_of_the_game(vgg: Path) -> None:
@@ -382,7 +382,7 @@ def test_its_loss_is_weighted_and_named(vgg: Path, spatial_dims: int) -> None:
     torch.manual_seed(1)
     seen = float(game.generator_losses(batch, fakes)["G_perceptual"])
     torch.manual_seed(1)
-    assert seen == pytest.approx(3 * float(PerceptualDistance(vgg)(fakes["b"], batch.pair()[1])), rel=1e-12)
+    assert seen == pytest.approx(3 * float(vgg19(vgg)(fakes["b"], batch.pair()[1])), rel=1e-12)
 
 
 def damaged(folder: Path, kind: str) -> Path:
@@ -445,7 +445,9 @@ def test_patches_of_which_nothing_would_be_left_are_refused(vgg: Path) -> None:
         game.require_size((12, 16))
 
 
-@pytest.mark.parametrize(("values", "told"), [({}, "vgg19: missing"), ({"vgg19": "x", "weight": 0}, "greater than 0")])
+@pytest.mark.parametrize(
+    ("values", "told"), [({"vgg16": "x"}, "vgg16: unknown key"), ({"vgg19": "x", "weight": 0}, "greater than 0")]
+)
 def test_settings_of_the_perceptual_loss(values: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=rf"model\.perceptual\.?.*{told}"):
         Pix2pixSettings.parse({"perceptual": values}, "model")

@@ -16,7 +16,7 @@ from medgan.models.base import Batch, Fakes, Losses, Player, Translator, Verdict
 from medgan.models.players import DiscriminatorSettings
 from medgan.nets import Net
 from medgan.nets.patchgan import Judge, MultiScale, Seen
-from medgan.nets.vgg import PerceptualDistance
+from medgan.nets.vgg import vgg19
 from medgan.settings import Settings
 
 __all__ = ["Conditional", "PairedDiscriminatorSettings", "PerceptualSettings"]
@@ -83,7 +83,7 @@ class Conditional(Translator):
         super().__init__()
         self.name, self.gan = name, gan
         self.lambda_feature, self.sees_source = lambda_feature, sees_source
-        self.perceptual = PerceptualDistance(perceptual.vgg19) if perceptual else None
+        self.perceptual = vgg19(perceptual.vgg19) if perceptual else None
         self.lambda_perceptual = perceptual.weight if perceptual else 0.0
         self.order: tuple[Player, ...] = ("discriminator", "generator") if discriminator else ("generator",)
         self.generators = nn.ModuleDict({"b": generator})

@@ -7,6 +7,7 @@ import io
 import pickle
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import safetensors
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load as load_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
-from medgan.errors import ConfigError, InputError
+from medgan.errors import ConfigError
+from medgan.nets.perceptual import PerceptualDistance, content_of
 
-__all__ = ["PerceptualDistance"]
+__all__ = ["vgg19"]
 
 # The convs of each stage, by their numbers in torchvision's `features`; ReLUs follow them, maxima of 2 end a stage.
 STAGES = ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28,))
@@ -32,97 +34,51 @@ NO_WEIGHTS = (
 )
 
 
-class PerceptualDistance:
-    """How differently VGG-19 sees two images in [-1, 1]: a weighted sum of L1 distances of its features.
+def vgg19(path: Path) -> PerceptualDistance:
+    """Likeness as VGG-19 sees it.
 
     The features are those behind relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1, with weights 1/32, 1/16, 1/8, 1/4 and
-    1. Each channel is taken for a grey image. Volumes are seen as all their slices along one axis, drawn anew from
-    torch's global random numbers at each call; so each axis counts alike.
-
-    The net is read from the file when it is first needed and moves to where the images are. It is no module: no
-    checkpoint, no file of weights and no optimizer holds anything of it.
+    1.
 
     Args:
         path: a state dict of torchvision's `vgg19`, .pth or .safetensors; it may be narrower. What is not
             `features.N.weight` or `.bias` is not used.
 
     Source:
-        Johnson et al. 2016, arXiv:1603.08155, §3.2; layers and weights as in the reference implementation of Wang et
-        al. 2018, arXiv:1711.11585, which does not normalise by ImageNet's mean and deviation as is done here. The net:
-        Simonyan & Zisserman 2015, arXiv:1409.1556, table 1, E.
+        Layers and weights as in the reference implementation of Wang et al. 2018, arXiv:1711.11585, which does not
+        normalise by ImageNet's mean and deviation as is done here. The net: Simonyan & Zisserman 2015,
+        arXiv:1409.1556, table 1, E.
     """
+    return PerceptualDistance("vgg19", partial(_read, path), weights=WEIGHTS, smallest=SMALLEST)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.sha256 = ""  # of the file, once it is read
-        self._convs: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def load(self) -> None:
-        """Read the file, if that has not been done.
+class _VGG19(nn.Module):
+    """(N, 1, X, Y) in [-1, 1] to what comes out behind the first conv of each stage."""
 
-        Raises:
-            ConfigError: if it cannot be read or holds no VGG-19.
-        """
-        if not self._convs:
-            content = _content(self.path)
-            self._convs = dict(_convs(_tensors(content, self.path), self.path))
-            self.sha256 = hashlib.sha256(content).hexdigest()
+    def __init__(self, convs: Mapping[int, nn.Conv2d]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleDict({str(number): conv for number, conv in convs.items()})
 
-    def require_size(self, size: Sequence[int]) -> None:
-        """Refuse patches (X, Y) or (X, Y, Z), voxels, of which nothing would be left after four halvings.
-
-        Raises:
-            InputError: naming the size and what would fit.
-        """
-        if min(size) < SMALLEST:
-            seen = "×".join(str(n) for n in size)
-            raise InputError(
-                f"a patch of {seen} is smaller than the perceptual loss takes, {SMALLEST} voxels a side; "
-                "cut larger ones or set model.perceptual to null"
-            )
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """The distance of x to y, (N, C, *spatial) both; y gets no gradient. In float32 or better, also under autocast.
-
-        Raises:
-            ConfigError: if the file, read now, holds no VGG-19.
-        """
-        self.load()
-        precise = torch.promote_types(x.dtype, torch.float32)
-        self._convs = {n: (w.to(x.device, precise), b.to(x.device, precise)) for n, (w, b) in self._convs.items()}
-        axis = 2 if x.ndim == 4 else 2 + int(torch.randint(3, ()))
-        with torch.autocast(x.device.type, enabled=False):
-            with torch.no_grad():
-                wanted = list(self._features(_slices(y.to(precise), axis)))
-            seen = self._features(_slices(x.to(precise), axis))
-            pairs = zip(WEIGHTS, seen, wanted, strict=True)
-            return torch.stack([weight * (ours - theirs).abs().mean() for weight, ours, theirs in pairs]).sum()
-
-    def _features(self, x: Tensor) -> Iterator[Tensor]:
-        """(N, 1, X, Y) in [-1, 1] to what comes out behind the first conv of each stage."""
-        x = ((x + 1) / 2 - x.new_tensor(MEAN).reshape(3, 1, 1)) / x.new_tensor(STD).reshape(3, 1, 1)
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x, seen = ((x + 1) / 2 - _filled(x, MEAN)) / _filled(x, STD), []
         for number, stage in enumerate(STAGES):
             x = F.max_pool2d(x, 2) if number else x
             for place, conv in enumerate(stage):
-                x = F.relu(F.conv2d(x, *self._convs[conv], padding=1))
+                x = F.relu(self.convs[str(conv)](x))
                 if place == 0:
-                    yield x
+                    seen.append(x)
+        return seen
 
 
-def _slices(x: Tensor, axis: int) -> Tensor:
-    """(N, C, X, Y), or (N, C, X, Y, Z) cut along an axis, to (N · C · slices, 1, two axes)."""
-    flat = x if x.ndim == 4 else x.movedim(axis, 2)
-    return flat.reshape(-1, 1, *flat.shape[-2:])
+def _filled(x: Tensor, values: Sequence[float]) -> Tensor:
+    """(channels, 1, 1), filled where x is: a GPU would have to wait for a tensor copied from the host."""
+    return torch.stack([x.new_full((1, 1), value) for value in values])
 
 
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise ConfigError(
-            f"model.perceptual.vgg19: {path} cannot be read ({told}); name a state dict of torchvision's vgg19"
-        ) from None
+def _read(path: Path) -> tuple[nn.Module, str]:
+    content = content_of(path, "vgg19", "a state dict of torchvision's vgg19")
+    net = _VGG19(dict(_convs(_tensors(content, path), path)))
+    return net.eval().requires_grad_(False), hashlib.sha256(content).hexdigest()
 
 
 def _tensors(content: bytes, path: Path) -> Mapping[str, Any]:
@@ -138,8 +94,8 @@ def _tensors(content: bytes, path: Path) -> Mapping[str, Any]:
     return held
 
 
-def _convs(tensors: Mapping[str, Any], path: Path) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-    """The weight and the bias of each conv, in their order, each taking what the one before gives."""
+def _convs(tensors: Mapping[str, Any], path: Path) -> Iterator[tuple[int, nn.Conv2d]]:
+    """Each conv by its number, in their order, each taking what the one before gives."""
     channels = 3
     for conv in (conv for stage in STAGES for conv in stage):
         weight, bias = (tensors.get(f"features.{conv}.{kind}") for kind in ("weight", "bias"))
@@ -151,7 +107,13 @@ def _convs(tensors: Mapping[str, Any], path: Path) -> Iterator[tuple[int, tuple[
         if not (weight.isfinite().all() and bias.isfinite().all()):
             raise _not_vgg(path, f"features.{conv} holds values that are no numbers")
         channels = len(weight)
-        yield conv, (weight.detach().float(), bias.detach().float())
+        yield conv, _conv(weight.detach().float(), bias.detach().float())
+
+
+def _conv(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    conv = nn.Conv2d(weight.shape[1], len(weight), 3, padding=1, device="meta")
+    conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return conv
 
 
 def _not_vgg(path: Path, told: str) -> ConfigError:
