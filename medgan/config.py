@@ -38,7 +38,7 @@ __all__ = [
 UNCHANGED = Augment(flip_axes=(), rotate_deg=0, scale=0, gamma=0, noise=0)
 
 # Settings that name files: in a YAML file relative to that file, on the command line to the working folder.
-PATHS = {("cases",), ("exclude",), ("model", "perceptual", "vgg19")}
+PATHS = {("cases",), ("exclude",), ("model", "perceptual", "vgg19"), ("model", "perceptual", "torchscript")}
 
 
 class Training(Settings):

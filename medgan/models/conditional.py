@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import cast
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from medgan.errors import InputError
 from medgan.losses import Adversarial, feature_distance
 from medgan.models.base import Batch, Fakes, Losses, Player, Translator, Verdicts
+from medgan.models.perceptual import PerceptualSettings
 from medgan.models.players import DiscriminatorSettings
 from medgan.nets import Net
 from medgan.nets.patchgan import Judge, MultiScale, Seen
-from medgan.nets.vgg import vgg19
-from medgan.settings import Settings
 
-__all__ = ["Conditional", "PairedDiscriminatorSettings", "PerceptualSettings"]
+__all__ = ["Conditional", "PairedDiscriminatorSettings"]
 
 
 class PairedDiscriminatorSettings(DiscriminatorSettings):
@@ -38,24 +36,6 @@ class PairedDiscriminatorSettings(DiscriminatorSettings):
         return MultiScale(judges) if self.scales > 1 else judges[0]
 
 
-class PerceptualSettings(Settings):
-    """Nearness to the target as VGG-19 sees it.
-
-    Attributes:
-        vgg19: a file of its weights: a state dict of torchvision's `vgg19`, .pth or .safetensors; in a YAML file
-            relative to that file. Training alone needs it.
-        weight: against 1 for the adversarial loss.
-    """
-
-    vgg19: Path
-    weight: float = Field(default=10.0, gt=0)
-
-    @field_validator("vgg19")
-    @classmethod
-    def _whole(cls, path: Path) -> Path:
-        return path.absolute()
-
-
 class Conditional(Translator):
     """Learns b from a in pairs; what the generator is to minimise is left to each model.
 
@@ -64,8 +44,9 @@ class Conditional(Translator):
         generator: makes b.
         discriminator: judges a and b as one image; None for a game without one.
         gan: the adversarial loss.
+        out_channels: of b.
         lambda_feature: weight of the distance between what the discriminator sees in fake and target; 0 for none.
-        perceptual: how VGG-19 compares them; None for not at all.
+        perceptual: which net trained elsewhere compares them, and how much that counts; None for none.
         sees_source: whether the discriminator is shown a as well.
     """
 
@@ -76,6 +57,7 @@ class Conditional(Translator):
         discriminator: Net | None,
         gan: Adversarial,
         *,
+        out_channels: int,
         lambda_feature: float = 0.0,
         perceptual: PerceptualSettings | None = None,
         sees_source: bool = True,
@@ -83,18 +65,18 @@ class Conditional(Translator):
         super().__init__()
         self.name, self.gan = name, gan
         self.lambda_feature, self.sees_source = lambda_feature, sees_source
-        self.perceptual = vgg19(perceptual.vgg19) if perceptual else None
+        self.perceptual = perceptual.build(out_channels) if perceptual else None
         self.lambda_perceptual = perceptual.weight if perceptual else 0.0
         self.order: tuple[Player, ...] = ("discriminator", "generator") if discriminator else ("generator",)
         self.generators = nn.ModuleDict({"b": generator})
         self.discriminators = nn.ModuleDict({"b": discriminator} if discriminator else {})
 
     def require_size(self, size: Sequence[int]) -> None:
-        """Refuse patches of a size, voxels, that a net cannot take; and a file that holds no VGG-19, if one is needed.
+        """Refuse patches of a size, voxels, that a net cannot take; and a perceptual loss whose net cannot be had.
 
         Raises:
             InputError: naming the size and what would fit.
-            ConfigError: naming the file.
+            ConfigError: naming the net of the perceptual loss, if it cannot be read or does not see such patches.
         """
         super().require_size(size)
         if self.perceptual:
@@ -134,11 +116,11 @@ class Conditional(Translator):
         }
 
     def files(self) -> dict[str, str]:
-        """VGG-19, if it compares."""
-        return {"perceptual.vgg19": self.perceptual.sha256} if self.perceptual else {}
+        """That of the net that was trained elsewhere, if one compares."""
+        return {f"perceptual.{self.perceptual.setting}": self.perceptual.sha256} if self.perceptual else {}
 
     def perceptual_losses(self, fake: Tensor, b: Tensor) -> Losses:
-        """`G_perceptual`, weighted; {} where VGG-19 has no say."""
+        """`G_perceptual`, weighted; {} where no net trained elsewhere has a say."""
         return {"G_perceptual": self.lambda_perceptual * self.perceptual(fake, b)} if self.perceptual else {}
 
     def judge(self, batch: Batch, fakes: Fakes) -> Verdicts:

@@ -9,7 +9,8 @@ from torch import nn
 
 from medgan.losses import gan, l1, roughness
 from medgan.models.base import Batch, Fakes, Losses
-from medgan.models.conditional import Conditional, PairedDiscriminatorSettings, PerceptualSettings
+from medgan.models.conditional import Conditional, PairedDiscriminatorSettings
+from medgan.models.perceptual import PerceptualSettings
 from medgan.models.players import GeneratorSettings
 from medgan.nets.registration import RegistrationNet, warp
 from medgan.settings import Settings
@@ -46,7 +47,7 @@ class Pix2pixSettings(Settings):
         lambda_l1: weight of the L1 distance to the true image, against 1 for the adversarial loss.
         lambda_feature: weight of the distance between what the discriminator sees in the fake and in the true image;
             0 leaves it out. pix2pixHD has 10.
-        perceptual: a loss by VGG-19's features, from a file of its weights; null for none.
+        perceptual: a loss by the features of a net trained elsewhere, from a file or a package; null for none.
         registration: bends the fake before it is compared with the target, for pairs that are not registered well;
             true for its defaults, null for none.
     """
@@ -114,6 +115,7 @@ class Pix2pix(Conditional):
             generator,
             discriminator,
             gan(settings.gan),
+            out_channels=out_channels,
             lambda_feature=settings.lambda_feature,
             perceptual=settings.perceptual,
             sees_source=sees_source,
@@ -127,7 +129,7 @@ class Pix2pix(Conditional):
         """`G_GAN`, and `G_L1` times `lambda_l1`, within the mask if the batch has one.
 
         With registration `G_correction`, the L1 distance of the bent fake, and `G_smooth` in place of `G_L1`. Beside
-        them `G_feature` and `G_perceptual` if they are asked for; the bent fake is what VGG-19 sees.
+        them `G_feature` and `G_perceptual` if they are asked for; the bent fake is what the latter sees.
         """
         (_, b), fake, weight = batch.pair(), fakes["b"], self.settings.lambda_l1
         losses = self.adversarial_losses(batch, fakes)

@@ -11,7 +11,8 @@ from medgan import nets
 from medgan.errors import InputError
 from medgan.losses import gan, gradient_difference, l1, ssim_distance
 from medgan.models.base import Batch, Fakes, Losses
-from medgan.models.conditional import Conditional, PairedDiscriminatorSettings, PerceptualSettings
+from medgan.models.conditional import Conditional, PairedDiscriminatorSettings
+from medgan.models.perceptual import PerceptualSettings
 from medgan.models.players import GeneratorSettings
 from medgan.settings import Settings
 
@@ -42,7 +43,7 @@ class SupervisedSettings(Settings):
         lambda_gradient: weight of the L1 distance between the images' differences from voxel to voxel; 0 leaves it out.
         lambda_feature: weight of the distance between what the discriminator sees in the fake and in the true image;
             0 leaves it out.
-        perceptual: a loss by VGG-19's features, from a file of its weights; null for none.
+        perceptual: a loss by the features of a net trained elsewhere, from a file or a package; null for none.
     """
 
     paired: ClassVar[bool] = True
@@ -95,6 +96,7 @@ class Supervised(Conditional):
             generator,
             discriminator,
             gan(settings.gan),
+            out_channels=out_channels,
             lambda_feature=settings.lambda_feature,
             perceptual=settings.perceptual,
         )
