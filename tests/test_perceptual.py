@@ -129,7 +129,8 @@ def test_it_teaches_the_fake_alone_and_stays_exact_under_bfloat16(script: Path) 
     distance = ScriptDistance(script, 1)
     with torch.autocast("cpu", torch.bfloat16):
         loss = distance(x, y)
-    assert float(loss.detach()) == float(distance(x, y).detach())
+    exact = literal(Segmenter(), x.detach().double(), y.detach().double())
+    assert float(loss.detach()) == pytest.approx(exact, rel=1e-5)
     net: Any = distance.load()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     loss.backward()
@@ -142,13 +143,20 @@ def test_it_teaches_the_fake_alone_and_stays_exact_under_bfloat16(script: Path) 
     assert float(distance(y, y).detach()) == 0  # nothing is dropped
 
 
-def test_every_call_gives_the_same_digits(script: Path) -> None:
+class Gated(Segmenter):
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        coarse = self.second(torch.nn.functional.gelu(self.first(x)))
+        gate = torch.nn.functional.layer_norm(coarse, coarse.shape[-1:])
+        return torch.sigmoid(gate) * torch.tanh(coarse)
+
+
+def test_every_call_gives_the_same_digits(tmp_path: Path) -> None:
     """TorchScript's own optimisation sets in after the first call, and a resumed training has a first call anew."""
-    x, y = (z.float() for z in images(*SIZES[2]))
-    distance, found = ScriptDistance(script, 1), []
+    x, found = images(*SIZES[2])[0].float(), []
+    net = ScriptDistance(saved(Gated(), tmp_path / "net.ts"), 1).load()
     for _ in range(4):
         fake = x.clone().requires_grad_()
-        distance(fake, y).backward()
+        net(fake)[0].abs().mean().backward()
         found.append(fake.grad)
     assert found[0] is not None
     assert all(torch.equal(found[0], grad) for grad in found[1:] if grad is not None)
@@ -341,7 +349,8 @@ def test_lite0_teaches_the_fake_alone_and_stays_exact_under_bfloat16() -> None:
     distance = lite0()
     with torch.autocast("cpu", torch.bfloat16):
         loss = distance(x, y)
-    assert float(loss.detach()) == float(distance(x, y).detach())
+    exact = published_distance(x.detach().double(), y.detach().double())
+    assert float(loss.detach()) == pytest.approx(exact, rel=1e-4)
     loss.backward()
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
