@@ -18,6 +18,7 @@ from test_models import assert_gradients_stay, small_batch
 from test_networks import needs_lite
 from torch import Tensor, nn
 
+from medgan.augment.export import export
 from medgan.config import load
 from medgan.errors import ConfigError, InputError
 from medgan.metrics import pretrained
@@ -25,6 +26,7 @@ from medgan.models import Pix2pixSettings, SupervisedSettings
 from medgan.models.perceptual import PerceptualSettings
 from medgan.nets.perceptual import PerceptualDistance
 from medgan.nets.torchscript import ScriptDistance
+from medgan.run import open_run
 from medgan.train import train
 
 DIMS = pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -473,3 +475,6 @@ def test_it_trains_resumes_and_translates_without_the_file(
         assert held == {"perceptual.torchscript": hashlib.sha256(mine.read_bytes()).hexdigest()}
     mine.unlink()
     assert_translates(whole, tiny_cohort, tmp_path / "o.nii.gz")
+    shared = open_run(export(whole.path, tmp_path / "shared"))
+    assert str(mine.parent) not in (shared.path / "config.yaml").read_text()
+    assert_translates(shared, tiny_cohort, tmp_path / "again.nii.gz")

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from medgan.atomic import replacing
-from medgan.config import dump
+from medgan.config import AnyConfig, dump
 from medgan.run import open_any_run
 
 __all__ = ["export"]
@@ -37,11 +37,20 @@ def export(run: Path | str, out: Path | str) -> Path:
     """
     source, out = open_any_run(Path(run)), Path(out)
     _ = source.weights_sha256  # refuses a run without weights
-    shared = source.config.model_copy(update={"cases": NOT_SHARED, "exclude": None})
     card = {key: value for key, value in source.card.items() if key not in LEFT_OUT}
     with replacing(out) as temporary:
         temporary.mkdir()
-        (temporary / "config.yaml").write_text(dump(shared), encoding="utf-8")
+        (temporary / "config.yaml").write_text(dump(_shared(source.config)), encoding="utf-8")
         (temporary / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         shutil.copyfile(source.weights_path, temporary / source.weights_path.name)
     return out
+
+
+def _shared(config: AnyConfig) -> AnyConfig:
+    """Without the folders of this machine; which file a perceptual loss was by, its hash in the card tells."""
+    config = config.model_copy(update={"cases": NOT_SHARED, "exclude": None})
+    perceptual = getattr(config.model, "perceptual", None)
+    if perceptual is None:
+        return config
+    model = config.model.model_copy(update={"perceptual": perceptual.without_folders()})
+    return config.model_copy(update={"model": model})

@@ -49,6 +49,11 @@ class PerceptualSettings(Settings):
             raise ValueError(f"one of vgg19, torchscript and package names the net; seen {seen}; set that one alone")
         return self
 
+    def without_folders(self) -> PerceptualSettings:
+        """The same with the names of the files alone, for a config that is given away."""
+        files = {"vgg19": self.vgg19, "torchscript": self.torchscript}
+        return self.model_copy(update={key: Path(path.name) for key, path in files.items() if path})
+
     def build(self, channels: int) -> PerceptualDistance:
         """The distance between images of that many channels; nothing is read yet."""
         if self.vgg19:
