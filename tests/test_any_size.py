@@ -67,11 +67,22 @@ def test_a_net_in_evaluation_takes_every_size_and_moves_nothing(name: str, dims:
         assert torch.equal(y, expected[(..., *[slice(n) for n in size])])
 
 
-@pytest.mark.parametrize("options", [{"padding": "reflect"}, {"upsample": "resize"}, {"recompute": True}])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("res_unet_16", {"padding": "reflect"}),
+        ("res_unet_16", {"upsample": "resize"}),
+        ("res_unet_16", {"recompute": True}),
+    ]
+    + [(name, {"antialias": True}) for name in GENERATORS if nets.can_antialias(name)],
+)
 @torch.no_grad()
-def test_so_do_its_variants(options: dict[str, Any]) -> None:
-    for size in ODD[2]:
-        assert make("res_unet_16", 2, **options)(noise(2, 1, *size)).shape == (2, 2, *size)
+def test_so_do_its_variants(name: str, options: dict[str, Any]) -> None:
+    for dims in (2, 3) if "antialias" in options else (2,):
+        for size in ODD[dims]:
+            y = make(name, dims, **options)(noise(2, 1, *size))
+            assert y.shape == (2, 2, *size)
+            assert y.isfinite().all()
 
 
 @pytest.mark.parametrize("name", GENERATORS)

@@ -464,6 +464,7 @@ def test_blurs_add_no_weights(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet_6blocks", "basic"])
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_antialiased_nets_are_the_same_in_channels_last(name: str, spatial_dims: int) -> None:
+    torch.manual_seed(0)  # some draws stand where a ReLU turns, which multiplies what rounding does
     net = nets.build(name, 1, 1, "instance", spatial_dims=spatial_dims, width=2, antialias=True)
     x, gradients = torch.randn(1, 1, *(24,) * spatial_dims), []
     for memory_format in (torch.contiguous_format, CHANNELS_LAST[spatial_dims]):
@@ -488,10 +489,11 @@ def test_blurs_have_the_right_gradient_in_bf16(spatial_dims: int) -> None:
         assert float((x.grad.double() - exact.grad).norm() / exact.grad.norm()) < 0.02
 
 
-@pytest.mark.parametrize("name", ["unet_32", "pixel"])
+@pytest.mark.parametrize("name", ["swin_unetr", "pixel"])
 def test_antialiasing_without_effect_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"antialias=True with {name}"):
-        nets.build(name, 1, antialias=True)
-    player = "generator" if name == "unet_32" else "discriminator"
-    with pytest.raises(ConfigError, match=rf"{player}: antialias belongs to resnets and PatchGANs, not to {name}"):
-        Pix2pixSettings.parse({player: {"name": name, "antialias": True}})
+    told = f"antialias belongs to U-Nets, resnets and PatchGANs, not to {name}"
+    with pytest.raises(ConfigError, match=told):
+        nets.build(name, 1, width=24, antialias=True)
+    player = "generator" if name == "swin_unetr" else "discriminator"
+    with pytest.raises(ConfigError, match=f"{player}: {told}"):
+        Pix2pixSettings.parse({player: {"name": name, "width": 24, "antialias": True}})

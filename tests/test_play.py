@@ -231,6 +231,7 @@ JUDGE = NETS["discriminator"]
         ({"discriminator": {**JUDGE, "antialias": True}}, 2, {"reflection_pad"}),
         ({"generator": {**UNET, "upsample": "resize"}}, 3, {"upsample"}),
         ({"generator": {**NETS["generator"], "antialias": True}}, 2, {"reflection_pad", "upsample"}),
+        ({"generator": {**UNET, "antialias": True}}, 3, {"reflection_pad", "upsample"}),
         ({"registration": {"width": 2}}, 2, {"grid_sampler", "upsample"}),
         ({"discriminator": {**JUDGE, "scales": 2}}, 3, {"avg_pool3d"}),
         ({"discriminator": {**JUDGE, "scales": 2}}, 2, set()),
@@ -247,6 +248,8 @@ def test_so_do_cut_and_residual_u_nets() -> None:
     deep = Pix2pixSettings.parse({"generator": {"name": "res_unet_32", "width": 2}, "discriminator": JUDGE})
     assert asked_for(deep, [64, 32, 32]) == {"avg_pool3d"}
     assert asked_for(deep, [64, 32]) == set()
+    blurred = {"generator": {"name": "res_unet_32", "width": 2, "antialias": True}, "discriminator": JUDGE}
+    assert asked_for(Pix2pixSettings.parse(blurred), [64, 32, 32]) == {"reflection_pad", "upsample"}
 
 
 def asked_for(settings: CUTSettings | Pix2pixSettings, size: list[int]) -> set[str]:

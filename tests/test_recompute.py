@@ -73,8 +73,6 @@ def test_the_guard_above_sees_dropout_and_statistics(name: str) -> None:
 @pytest.mark.parametrize("options", [{"upsample": "resize"}, {"padding": "reflect"}, {"antialias": True}])
 @pytest.mark.parametrize("name", ["resnet_6blocks", "res_unet_16"])
 def test_other_layers_go_with_it(name: str, options: dict[str, Any]) -> None:
-    if "antialias" in options and not nets.can_antialias(name):
-        pytest.skip("has no antialiasing")
     x = torch.randn(1, 2, 64, 64, generator=torch.Generator().manual_seed(1))
     plain, saving = (gone_through(make(name, "batch", 2, recompute=r, **options), x) for r in (False, True))
     assert equal(plain, saving)

@@ -41,8 +41,8 @@ def checkerboard(y: Tensor) -> float:
 def test_a_transposed_conv_draws_a_checkerboard_and_a_resize_none(name: str) -> None:
     """Before any training: Odena et al. 2016, §"Deconvolution & Overlap"."""
     drawn, resized = (
-        [checkerboard(from_constant(make(name, seed=seed, upsample=upsample), 64)) for seed in range(3)]
-        for upsample in ("transposed", "resize")
+        [checkerboard(from_constant(make(name, seed=seed, **options), 64)) for seed in range(3) for options in variants]
+        for variants in ([{}], [{"upsample": "resize"}, {"antialias": True}])
     )
     assert max(resized) < 0.002 * min(drawn)
 
@@ -52,13 +52,14 @@ def test_a_transposed_conv_draws_a_checkerboard_and_a_resize_none(name: str) -> 
 def test_resized_and_reflected_a_constant_image_stays_constant_up_to_its_edge(name: str, dims: int, size: int) -> None:
     """Zeros beyond the edge are an edge themselves, and transposed convs tell neighbours apart."""
 
-    def roughness(upsample: str, padding: str) -> float:
-        y = from_constant(make(name, dims, upsample=upsample, padding=padding), size)
+    def roughness(**options: Any) -> float:
+        y = from_constant(make(name, dims, **options), size)
         return float(y.std() / y.mean().abs())
 
-    assert roughness("resize", "reflect") < 1e-12
-    assert roughness("resize", "zeros") > 1e-2
-    assert roughness("transposed", "reflect") > 1e-4
+    assert roughness(upsample="resize", padding="reflect") < 1e-12
+    assert roughness(antialias=True, padding="reflect") < 1e-12
+    assert roughness(upsample="resize") > 1e-2
+    assert roughness(padding="reflect") > 1e-4
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -86,7 +87,7 @@ def test_reflection_is_of_the_voxels_inside_the_edge(dims: int, channels: int, k
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("name", GENERATORS)
-@pytest.mark.parametrize("options", [{"upsample": "resize"}, {"padding": "reflect"}])
+@pytest.mark.parametrize("options", [{"upsample": "resize"}, {"padding": "reflect"}, {"antialias": True}])
 def test_sizes_layouts_and_gradients(name: str, dims: int, options: dict[str, Any]) -> None:
     """The same in channels last."""
     net = make(name, dims, "instance", **options).train()
@@ -112,7 +113,7 @@ def test_reflection_needs_two_voxels_below() -> None:
         net(torch.zeros(1, 1, net.divisor, 4 * net.divisor).double())
 
 
-@pytest.mark.parametrize("options", [{"upsample": "resize"}, {"padding": "reflect"}])
+@pytest.mark.parametrize("options", [{"upsample": "resize"}, {"padding": "reflect"}, {"antialias": True}])
 @pytest.mark.parametrize("name", GENERATORS)
 def test_bf16_is_near_the_exact_result(name: str, options: dict[str, Any]) -> None:
     """In 3-D, down to sizes where convs of torch 2.13 go wrong on a CPU."""
@@ -137,6 +138,7 @@ def test_names_of_weights_stay_where_only_padding_changes() -> None:
     ("values", "message"),
     [
         ({"name": "resnet_9blocks", "antialias": True, "upsample": "resize"}, "upsample: antialias doubles sizes by"),
+        ({"name": "res_unet_16", "antialias": True, "upsample": "resize"}, "upsample: antialias doubles sizes by"),
         ({"name": "swin_unetr", "width": 24, "upsample": "resize"}, "upsample belongs to .*not to swin_unetr; leave"),
         ({"name": "swin_unetr", "width": 24, "padding": "reflect"}, "padding belongs to .*not to swin_unetr; leave"),
         ({"upsample": "nearest"}, "generator.upsample: .*'transposed' or 'resize'"),

@@ -158,9 +158,10 @@ def of_translators() -> list[list[str]]:
     """A line for each net and for a step of each translator."""
     rows = [["what", "million parameters", "GFLOP"]]
     rows += [of_net(name, 256, 256) for name in (*get_args(nets.GeneratorName), "basic")]
-    rows += [of_net(name, 256, 256, antialias=True) for name in ("basic", "resnet_9blocks")]
+    rows += [of_net(name, 256, 256, antialias=True) for name in ("basic", "resnet_9blocks", "unet_256", "res_unet_32")]
     rows += [of_encoder()]
     rows += [of_net(name, 128, 128, 32) for name in ("res_unet_32", "swin_unetr")]
+    rows += [of_net("res_unet_32", 128, 128, 32, antialias=True)]
     return rows + [of_step(name, settings) for name, settings in STEPS.items()]
 
 

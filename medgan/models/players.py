@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -24,8 +23,8 @@ class GeneratorSettings(Settings):
         width: channels at full resolution (ngf); less is faster and blurrier. A multiple of 12 for `swin_unetr`.
         norm: `batch` as in pix2pix, `instance` as in CycleGAN.
         dropout: drop half of the inner features while training.
-        antialias: in resnets, halve and double sizes by fixed blurs instead of strides, as in CUT: steadier when the
-            anatomy moves by a voxel, no checkerboards, slower.
+        antialias: halve and double sizes by fixed blurs instead of strides, as in CUT: steadier when the anatomy moves
+            by a voxel, no checkerboards, slower. Not for `swin_unetr`.
         upsample: `transposed` doubles sizes by transposed convs as published; `resize` by interpolation and a conv, as
             `antialias` does, against checkerboards. Not for `swin_unetr`.
         padding: what convs see beyond the edge where the published net pads by `zeros`; `reflect` mirrors the image
@@ -42,10 +41,6 @@ class GeneratorSettings(Settings):
     upsample: nets.UpsampleName = "transposed"
     padding: nets.PaddingName = "zeros"
     recompute: bool = False
-
-    @model_validator(mode="after")
-    def _antialias_has_effect(self) -> GeneratorSettings:
-        return _refuse_idle_antialias(self)
 
     @model_validator(mode="after")
     def _fits_the_net(self) -> GeneratorSettings:
@@ -88,8 +83,10 @@ class DiscriminatorSettings(Settings):
     antialias: bool = False
 
     @model_validator(mode="after")
-    def _antialias_has_effect(self) -> DiscriminatorSettings:
-        return _refuse_idle_antialias(self)
+    def _fits_the_net(self) -> DiscriminatorSettings:
+        if told := nets.misfit(self.name, self.width, {"antialias": self.antialias}):
+            raise ValueError(told)
+        return self
 
     @model_validator(mode="after")
     def _num_layers_has_effect(self) -> DiscriminatorSettings:
@@ -108,15 +105,6 @@ class DiscriminatorSettings(Settings):
             num_layers=self.num_layers,
             antialias=self.antialias,
         )
-
-
-_Player = TypeVar("_Player", GeneratorSettings, DiscriminatorSettings)
-
-
-def _refuse_idle_antialias(player: _Player) -> _Player:
-    if player.antialias and not nets.can_antialias(player.name):
-        raise ValueError(f"antialias belongs to resnets and PatchGANs, not to {player.name}; set it to false")
-    return player
 
 
 def in_one_pass(

@@ -65,6 +65,11 @@ _TAKEN_BY = {  # beginnings of names; U-Nets keep little, so there is nothing to
     "padding": ("unet_", "resnet_", "res_unet_"),
     "recompute": ("resnet_", "res_unet_", "swin_unetr"),
 }
+_TO_BLUR = ("unet_", "resnet_", "res_unet_", "basic", "n_layers")
+_NOT_TO_BLUR = {
+    "swin_unetr": "whose patches MONAI's transformer merges in its own way",
+    "pixel": "which halves nothing",
+}
 
 
 def _swin_unetr(*args: Any, **options: Any) -> Net:
@@ -117,7 +122,7 @@ def build(  # noqa: PLR0917 (the order of the reference implementation's tables)
         spatial_dims: 2 for images (N, C, X, Y), 3 for volumes (N, C, X, Y, Z).
         width: channels of the widest-resolution layer (ngf, ndf); less for small machines.
         num_layers: 1 to 5, for `n_layers` only; 3 if not given.
-        antialias: halve and double sizes by fixed blurs instead of strides; for resnets, `basic` and `n_layers` only.
+        antialias: halve and double sizes by fixed blurs instead of strides; not for `swin_unetr` and `pixel`.
         upsample: "transposed" doubles sizes by transposed convs as published, "resize" by interpolation and a conv.
         padding: what a padded conv of a generator sees beyond the edge: "zeros" as published, or "reflect".
         recompute: whether a generator (no U-Net) keeps less for the backward pass and computes it again there.
@@ -134,8 +139,6 @@ def build(  # noqa: PLR0917 (the order of the reference implementation's tables)
     _refuse_outside("spatial_dims", spatial_dims, 2, 3)
     for label, count in {"in_channels": in_channels, "out_channels": out_channels, "width": width}.items():
         _refuse_outside(label, count, 1)
-    if antialias and not can_antialias(name):
-        raise ConfigError(f"antialias belongs to the resnets, basic and n_layers; seen antialias=True with {name}")
     _refuse_unknown("upsample", upsample, get_args(UpsampleName))
     _refuse_unknown("padding", padding, get_args(PaddingName))
     choices = {"antialias": antialias, "upsample": upsample, "padding": padding, "recompute": recompute}
@@ -151,7 +154,7 @@ def build(  # noqa: PLR0917 (the order of the reference implementation's tables)
 
 def can_antialias(name: str) -> bool:
     """Whether the net of that name can halve and double sizes by blurs."""
-    return name in {"resnet_9blocks", "resnet_6blocks", "basic", "n_layers"}
+    return name.startswith(_TO_BLUR)
 
 
 def misfit(name: str, width: int, choices: Mapping[str, object]) -> str:
@@ -162,6 +165,10 @@ def misfit(name: str, width: int, choices: Mapping[str, object]) -> str:
         width: channels of the widest-resolution layer.
         choices: some of `antialias`, `upsample`, `padding` and `recompute`.
     """
+    if choices.get("antialias") and not can_antialias(name):
+        return (
+            f"antialias belongs to U-Nets, resnets and PatchGANs, not to {name}, {_NOT_TO_BLUR[name]}; set it to false"
+        )
     published = {"upsample": "transposed", "padding": "zeros", "recompute": False}
     for key, taken_by in _TAKEN_BY.items():
         if choices.get(key, published[key]) != published[key] and not name.startswith(taken_by):

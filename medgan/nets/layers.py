@@ -223,6 +223,7 @@ _UNPOOL: dict[int, _Maker] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _CONV_UP: dict[int, _Maker] = {2: ConvUp2d, 3: ConvUp3d}
 _BATCH_NORM: dict[int, _Maker] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _REFLECT: dict[int, _Maker] = {2: nn.ReflectionPad2d, 3: nn.ReflectionPad3d}
+_MEAN: dict[int, _Maker] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
@@ -277,6 +278,10 @@ class Layers:
     def blur_down(self) -> nn.Module:
         """Halves every size after a blur by 1, 2, 1."""
         return BlurDown(self.spatial_dims)
+
+    def pool(self) -> nn.Module:
+        """Halves every size: by means of blocks of two, or antialiased by `blur_down`."""
+        return self.blur_down() if self.antialias else _MEAN[self.spatial_dims](2)
 
     def blur_up(self) -> nn.Module:
         """Doubles every size, blurred by 1, 3, 3, 1 with the edges repeated: which is linear interpolation."""

@@ -25,10 +25,13 @@ class ResUNet(Net):
     output is a plain conv; in evaluation it is cut to [-1, 1], in training not, so that what lies at the ends of the
     range keeps its gradient.
 
+    Antialiased, the first conv of a block that halves keeps the size, and a blur behind its activation halves it, as
+    one does around the block in place of means of two voxels. Doublings are linear interpolation and a conv 3.
+
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        layers: number of spatial axes, norm, padding, and how sizes are doubled.
+        layers: number of spatial axes, norm, padding, how sizes are doubled, whether it is antialiased.
         num_downs: 5 is `res_unet_32`, 4 is `res_unet_16`.
         width: channels of the first stage.
         dropout: whether blocks drop half of their features between the two convs.
@@ -37,6 +40,7 @@ class ResUNet(Net):
     Source:
         Isensee et al. 2024, "nnU-Net Revisited", arXiv:2404.09556, §2 (ResEnc presets); He et al. 2016,
         arXiv:1512.03385, for the blocks. Norms have no weights of their own here where they are instance norms.
+        Antialiasing: Zhang 2019, arXiv:1904.11486, §3.2, at the places of its reference implementation's ResNets.
     """
 
     def __init__(
@@ -98,19 +102,21 @@ class _Merging(nn.Module):
 class _Block(nn.Module):
     """conv, norm, act, conv, norm; the input is added, halved and widened where that is needed; act."""
 
-    def __init__(self, layers: Layers, ins: int, outs: int, *, stride: int, dropout: bool) -> None:
+    def __init__(self, layers: Layers, ins: int, outs: int, *, halves: bool, dropout: bool) -> None:
         super().__init__()
-        self.stride = stride
+        blurs = halves and layers.antialias
         self.body = nn.Sequential(
-            *_normed(layers, ins, outs, stride=stride),
+            *_normed(layers, ins, outs, stride=2 if halves and not blurs else 1),
             nn.LeakyReLU(0.01),
+            *([layers.blur_down()] if blurs else []),
             *([nn.Dropout(0.5)] if dropout else []),
             *_normed(layers, outs, outs),
         )
+        self.halve = layers.pool() if halves else nn.Identity()
         self.widen = nn.Sequential(*_normed(layers, ins, outs, kernel=1)) if ins != outs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        halved = x if self.stride == 1 else (F.avg_pool2d if x.ndim == 4 else F.avg_pool3d)(x, 2)
+        halved = self.halve(x)  # first: the order of a forward pass decides the last digits of the gradients
         y: Tensor = F.leaky_relu(self.body(x) + self.widen(halved), 0.01)
         return y
 
@@ -118,9 +124,9 @@ class _Block(nn.Module):
 def _stage(layers: Layers, before: int, stage: int, widths: list[int], *, dropout: bool) -> nn.Sequential:
     num_blocks = BLOCKS[min(stage, len(BLOCKS) - 1)]
     ins = [widths[before], *[widths[stage]] * (num_blocks - 1)]
-    strides = [2 if stage else 1, *[1] * (num_blocks - 1)]
+    halves = [stage > 0, *[False] * (num_blocks - 1)]
     return nn.Sequential(
-        *(_Block(layers, i, widths[stage], stride=s, dropout=dropout) for i, s in zip(ins, strides, strict=True))
+        *(_Block(layers, i, widths[stage], halves=h, dropout=dropout) for i, h in zip(ins, halves, strict=True))
     )
 
 
