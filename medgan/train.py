@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import medgan
 from medgan.cases import Case, read_exclusions
 from medgan.config import AnyConfig, TrainSettings
 from medgan.data import Batches, batches
-from medgan.doctor import alarms, gradient_lengths
+from medgan.doctor import alarms, gradient_lengths, names_told
 from medgan.errors import TrainingError
 from medgan.formats.png import synthetic_text, write_png
 from medgan.journal import Journal
@@ -270,9 +271,9 @@ def _check_up(learner: Learner, lesson: Lesson, journal: Journal) -> None:
     """Log how the players do, and say what is new to worry about."""
     vitals = lesson.look(learner.game, next(learner.shadow.parameters()).device)
     lines = journal.lines()
-    known: list[str] = next((line["alarms"] for line in reversed(lines) if "alarms" in line), [])
+    known = names_told(lines)
     found = alarms([*lines, {"vitals": vitals}], samples=isinstance(learner.game, Sampler))
-    journal.write(learner.step, vitals=vitals, alarms=[alarm.name for alarm in found])
+    journal.write(learner.step, vitals=vitals, alarms=[asdict(alarm) for alarm in found])
     for alarm in (alarm for alarm in found if alarm.name not in known):
         say(f"Warning: {alarm}")
 

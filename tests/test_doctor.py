@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +171,47 @@ def test_an_alarm_is_told_once_while_it_lasts(
     assert capsys.readouterr().err.count("Warning: the discriminator has no say: the adversarial terms are 0.0") == 1
     told = [line["alarms"] for line in run.metrics() if "alarms" in line]
     assert len(told) == 5
-    assert all("the discriminator has no say" in alarms for alarms in told)
+    assert all("the discriminator has no say" in {alarm["name"] for alarm in alarms} for alarms in told)
+
+
+def test_the_log_holds_what_was_seen_and_what_helps(
+    tiny_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each alarm whole, as the lines so far give cause for it, and as the console says it."""
+    run = train(tiny_cohort / "tiny.yaml", ["model.lambda_l1=100000"], out=tmp_path / "run", device="cpu")
+    found, said = run.metrics(), capsys.readouterr().err
+    checked = [number for number, line in enumerate(found) if "alarms" in line]
+    for number in checked:
+        assert found[number]["alarms"] == [asdict(alarm) for alarm in alarms(found[: number + 1])]
+    alarm = next(one for one in found[checked[0]]["alarms"] if one["name"] == "the discriminator has no say")
+    assert alarm.keys() == {"name", "reason", "remedy"}
+    assert f"Warning: {alarm['name']}: {alarm['reason']}. {alarm['remedy']}" in said.replace("\n", " ")
+
+
+@pytest.mark.parametrize("form", [dict, lambda alarm: alarm["name"]], ids=["whole", "older log: names alone"])
+def test_what_is_known_is_not_told_again(
+    form: Callable[[dict[str, str]], Any],
+    tiny_cohort: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """After a stop it goes by the log."""
+    loop, overrides = import_module("medgan.train"), ["model.lambda_l1=100000", "train.validate_every=2"]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "_over", lambda learner, _: stop() if learner.step == 6 else "")
+        train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
+    assert "Warning: the discriminator has no say" in capsys.readouterr().err
+    log = tmp_path / "run" / "metrics.jsonl"
+    found = [json.loads(line) for line in log.read_text().splitlines()]
+    told = [line | {"alarms": [form(alarm) for alarm in line["alarms"]]} if "alarms" in line else line for line in found]
+    log.write_text("".join(json.dumps(line) + "\n" for line in told))
+    train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
+    assert "Warning: the discriminator has no say" not in capsys.readouterr().err
+
+
+def stop() -> str:
+    raise KeyboardInterrupt
 
 
 def test_patience_ends_a_training_that_gets_no_better(

@@ -138,13 +138,16 @@ def test_what_was_said_while_training_is_what_the_page_says(tiny_cohort: Path, t
     overrides = ["model.lambda_l1=100000", "train.validate_every=2", "train.log_every=1"]
     run = train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
     lines = run.metrics()
-    said = {(line["step"], name) for line in lines for name in line.get("alarms", [])}
+    said = {(line["step"], alarm["name"]) for line in lines for alarm in line.get("alarms", [])}
     spans = [(spell.alarm.name, spell.since, spell.until or math.inf) for spell in spells(lines)]
     steps = [line["step"] for line in lines if "alarms" in line]
     assert said == {(step, name) for name, since, until in spans for step in steps if since <= step < until}
     assert "the discriminator has no say" in {name for _, name in said}
-    page = Page(report(run).read_text(encoding="utf-8"))
-    assert "the discriminator has no say" in page.text
+    html = report(run).read_text(encoding="utf-8")
+    assert "the discriminator has no say" in Page(html).text
+    older = [line | {k: [one["name"] for one in line[k]] for k in line.keys() & {"alarms"}} for line in lines]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in older))
+    assert report(run).read_text(encoding="utf-8") == html
 
 
 def test_lines_are_drawn_to_scale_and_long_ones_thinned() -> None:

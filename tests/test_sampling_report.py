@@ -332,7 +332,7 @@ def test_divergence_is_a_reason_and_forgotten_by_a_training_that_goes_on(
 
 def test_what_was_said_while_training_is_what_the_page_says(run: SamplingRun) -> None:
     lines = run.metrics()
-    said = {(line["step"], name) for line in lines for name in line.get("alarms", [])}
+    said = {(line["step"], alarm["name"]) for line in lines for alarm in line.get("alarms", [])}
     spans = [(one.alarm.name, one.since, one.until or math.inf) for one in spells(lines, samples=True)]
     steps = [line["step"] for line in lines if "alarms" in line]
     assert said == {(step, name) for name, since, until in spans for step in steps if since <= step < until}

@@ -16,8 +16,8 @@ changed                  share of what the discriminator sees that is changed, i
 The length of each player's gradient stands beside the losses.
 """
 
-from medgan.doctor.course import Spell, alarms, spells
+from medgan.doctor.course import Spell, alarms, names_told, spells
 from medgan.doctor.signs import Alarm
 from medgan.doctor.vitals import examine, gradient_lengths
 
-__all__ = ["Alarm", "Spell", "alarms", "examine", "gradient_lengths", "spells"]
+__all__ = ["Alarm", "Spell", "alarms", "examine", "gradient_lengths", "names_told", "spells"]

@@ -10,7 +10,7 @@ from medgan.doctor.samplers import of_sampler
 from medgan.doctor.signs import Alarm
 from medgan.doctor.translators import of_translator
 
-__all__ = ["Spell", "alarms", "spells"]
+__all__ = ["Spell", "alarms", "names_told", "spells"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,20 @@ def alarms(lines: Sequence[Mapping[str, Any]], *, samples: bool = False) -> list
         samples: whether it is that of a sampler, which ails in other ways and has other settings to turn.
     """
     return list(of_sampler(lines) if samples else of_translator(lines))
+
+
+def names_told(lines: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The names of the alarms that the last check-up in the lines of metrics.jsonl told; older logs hold names alone.
+
+    Example:
+        >>> names_told([{"step": 5, "alarms": [{"name": "a", "reason": "b", "remedy": "c"}]}, {"step": 6}])
+        {'a'}
+        >>> names_told([{"step": 5, "alarms": ["a"]}])  # of an older log
+        {'a'}
+    """
+    told: list[Any] = next((line["alarms"] for line in reversed(lines) if isinstance(line.get("alarms"), list)), [])
+    names = [one.get("name") if isinstance(one, Mapping) else one for one in told]
+    return {name for name in names if isinstance(name, str)}
 
 
 def spells(lines: Sequence[Mapping[str, Any]], *, samples: bool = False) -> list[Spell]:
