@@ -105,9 +105,9 @@ class Patches(Dataset):  # type: ignore[misc]
 
     Items are dicts of `a` and `b`, (C, X, Y, Z), or (C, U, V) where the patch is one voxel thick along one axis; b has
     one channel, a one for each contrast. With neighbours each contrast comes 1 + 2 · neighbours times in `a`: all of
-    the first slice, all of the next, in the order of their position around that of b; with neighbours_made b comes so,
-    too. A contrast is blanked with probability `contrast_dropout`, but never all that the case has. With `weigh`, a
-    function of b and of the share of body, what it returns is there as `mask`.
+    the first slice, all of the next, in the order of their position around that of b. A contrast is blanked with
+    probability `contrast_dropout`, but never all that the case has. With `weigh`, a function of b and of the share of
+    body, what it returns is there as `mask`.
     """
 
     def __init__(
@@ -118,20 +118,18 @@ class Patches(Dataset):  # type: ignore[misc]
         seed: int,
         *,
         neighbours: int = 0,
-        neighbours_made: int = 0,
         weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
         contrast_dropout: float = 0,
     ) -> None:
         super().__init__(data=pairs, transform=None)
         self.seed, self.cut, self.tint = seed, _Cutter(patch, augment), Tint(augment)
-        self.neighbours, self.neighbours_made = neighbours, neighbours_made
-        self.weigh, self.contrast_dropout = weigh, contrast_dropout
+        self.neighbours, self.weigh, self.contrast_dropout = neighbours, weigh, contrast_dropout
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         pair = self.data[turn(len(self.data), index, self.seed)]
         inside = [] if self.weigh is None else [(torch.from_numpy(pair.body)[None], 0)]
-        images = [(pair.x, self.neighbours), (pair.b, self.neighbours_made), *inside]
+        images = [(pair.x, self.neighbours), (pair.b, 0), *inside]
         cut = self.cut(images, pair.body, rng)
         a, b, *body = torch.split(cut, [len(x) * (1 + 2 * neighbours) for x, neighbours in images])
         self._tint(a, pair, rng)
@@ -161,7 +159,7 @@ class UnpairedPatches(Dataset):  # type: ignore[misc]
     """Random patches of a and, drawn on their own, of b: item i is a function of (seed, i).
 
     Items are dicts as those of `Patches`, of both domains with as many neighbours; which scans and which places in them
-    come together is chance, also where both are there for one patient.
+    come together is chance, also where both are there for one patient. A domain without scans is left out.
     """
 
     def __init__(
@@ -178,7 +176,7 @@ class UnpairedPatches(Dataset):  # type: ignore[misc]
         self.scans, self.seed, self.cut, self.neighbours = {"a": a, "b": b}, seed, _Cutter(patch, augment), neighbours
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {role: self._one(scans, index, side) for side, (role, scans) in enumerate(self.scans.items())}
+        return {role: self._one(scans, index, side) for side, (role, scans) in enumerate(self.scans.items()) if scans}
 
     def _one(self, scans: Sequence[Scan], index: int, side: int) -> Tensor:
         rng = np.random.default_rng((self.seed, index, side))

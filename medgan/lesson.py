@@ -33,6 +33,8 @@ class TranslationLesson:
 
     Attributes:
         patches: what is learnt from.
+        held_out: what is translated and, where it has a target, scored.
+        unseen: what the players are examined on beside what they learn from, by the first process.
         criterion: the score by which the best weights are kept: lower is better.
         goals: the scores that patience goes by, and whether more (1) or less (-1) is better.
         pictured: what the pictures of an exam show.
@@ -45,7 +47,8 @@ class TranslationLesson:
     def __init__(self, config: Config, training: Sequence[Case], validation: Sequence[Case]) -> None:
         self.config = config
         self.patches: AllPatches = _patches(config, training)
-        self.held_out = _held_out(config, share(validation))
+        self.held_out = _held_out(config, share([case for case in validation if "a" in case.images]))
+        self.unseen = _unseen(config, self.held_out, validation) if is_first() else None
 
     def exam(self, shadow: Game, device: torch.device) -> tuple[Scores, npt.NDArray[np.uint8] | None]:
         """The errors of the validation volumes, in the unit of b; from the first process a picture of some slices."""
@@ -56,10 +59,7 @@ class TranslationLesson:
 
     def look(self, game: Game, device: torch.device) -> dict[str, float]:
         """How the players do on patches of training and validation cases."""
-        config, pairs = self.config, [scan for scan in self.held_out if isinstance(scan, Pair)]
-        seed, seen, made = config.train.seed, config.neighbours, config.neighbours_made
-        unseen = Patches(pairs, config.patch, config.augment, seed, neighbours=seen, neighbours_made=made)
-        sources = (self.patches, *([unseen] if pairs else []))
+        config, sources = self.config, [self.patches, *([self.unseen] if self.unseen else [])]
         streams = [batches(source, batch=EXAMINED, start=0, stop=LOOKS) for source in sources]
         looks = [
             examine(game, *(batch.to(device, memory_format=config.memory_format) for batch in together))
@@ -126,3 +126,14 @@ def _held_out(config: Config, cases: Sequence[Case]) -> list[Scan]:
     what, workers = "Reading validation cases", config.train.workers
     pairs = read_pairs(both, config.prep, what, workers) if both else []
     return [*pairs, *(read_scans(alone, "a", config.prep, f"{what}, a", workers) if alone else [])]
+
+
+def _unseen(config: Config, held_out: Sequence[Scan], cases: Sequence[Case]) -> AllPatches:
+    """Patches cut as those of training: without pairs b is read by itself, also where it lies on a."""
+    settings = (config.patch, config.augment, config.train.seed)
+    if config.model.paired:
+        return Patches([one for one in held_out if isinstance(one, Pair)], *settings, neighbours=config.neighbours)
+    having = [case for case in cases if "b" in case.images]
+    what, workers = "Reading validation cases, b", config.train.workers
+    b = read_scans(having, "b", config.prep, what, workers) if having else []
+    return UnpairedPatches(held_out, b, *settings, neighbours=config.neighbours)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from medgan.doctor import alarms, examine, gradient_lengths
 from medgan.models import CycleGANSettings, Pix2pixSettings
-from medgan.models.base import Translator
+from medgan.models.base import Batch, Translator
 from medgan.train import train
 
 HEALTHY = {
@@ -25,6 +25,7 @@ HEALTHY = {
     "logit_real_b": 0.3,
     "logit_fake_b": -0.2,
     "logit_held_out_b": 0.25,
+    "logit_held_out_fake_b": -0.15,
     "variety_b": 0.9,
     "spread_b": 0.9,
     "right_held_out_b": 0.7,
@@ -109,7 +110,7 @@ def test_the_numbers_are_what_they_say() -> None:
     seen = examine(game, batch, batch)
     assert seen["logit_real_b"] == 2
     assert seen["logit_fake_b"] == -1
-    assert seen["logit_held_out_b"] == 0.5
+    assert (seen["logit_held_out_b"], seen["logit_held_out_fake_b"]) == (0.5, 3)
     assert (seen["right_real_b"], seen["right_fake_b"]) == (1, 1)
     with torch.no_grad():
         fake = game.generate(batch)["b"]
@@ -125,6 +126,22 @@ def test_least_squares_are_parted_in_the_middle() -> None:
     assert (seen["right_real_b"], seen["right_fake_b"]) == (0, 1)
     assert seen["logit_real_b"] == pytest.approx(-0.1)
     assert "logit_held_out_b" not in seen
+
+
+@pytest.mark.parametrize("there", ["a", "b"])
+def test_of_one_domain_held_out_nothing_is_said_of_the_other(there: Literal["a", "b"]) -> None:
+    """What it lacks is stood in for by training images, real or as the source of fakes."""
+    game, batch = small_game(CycleGANSettings), small_batch()
+    assert batch.a is not None
+    assert batch.b is not None
+    other = Batch(-batch.a, batch.b / 2)
+    held_out = Batch(a=other.a) if there == "a" else Batch(b=other.b)
+    seen = examine(game, batch, held_out)
+    all_seen = examine(game, batch, other)
+    made = "b" if there == "a" else "a"
+    told = {f"right_held_out_{there}", f"logit_held_out_{there}", f"logit_held_out_fake_{made}"}
+    assert {name for name in seen if "held_out" in name} == told
+    assert {name: seen[name] for name in told} == pytest.approx({name: all_seen[name] for name in told}, rel=1e-5)
 
 
 @pytest.mark.parametrize("settings", [Pix2pixSettings, CycleGANSettings])

@@ -31,6 +31,7 @@ HEALTHY = {
     "logit_real_b": 0.3,
     "logit_fake_b": -0.2,
     "logit_held_out_b": 0.25,
+    "logit_held_out_fake_b": -0.15,
     "variety_b": 0.9,
     "spread_b": 0.95,
 }
@@ -195,6 +196,7 @@ def test_the_page_shows_every_quantity_and_every_alarm(tmp_path: Path) -> None:
     for name in (
         *("Validation MAE", "What the generator minimises", "Losses of the discriminator", "Length of the gradients"),
         *("Discriminator of b: patches judged rightly", "Discriminator of b: mean verdict"),
+        *("real, validation", "fakes, validation"),
         "Fakes of b: how much brightness varies",
     ):
         assert name in page.text

@@ -14,7 +14,9 @@ from medgan import read, translate
 from medgan.cases import Case, read_cases, write_cases
 from medgan.config import load
 from medgan.cost import estimate
+from medgan.data import Pair, UnpairedPatches
 from medgan.errors import CasesError, ConfigError, InputError, OutputError, RunError
+from medgan.lesson import TranslationLesson, translation_cases
 from medgan.run import Run
 from medgan.train import train
 
@@ -118,6 +120,59 @@ def test_without_a_target_the_last_weights_are_kept(
     assert "no validation case has a target" in capsys.readouterr().err
     assert_same(dict(done.translator().generators.state_dict()), _generators(state(done.path)))
     assert len(list(done.images.iterdir())) == 2
+
+
+CUT = "model={name: cut, generator: {name: resnet_6blocks, width: 2}, num_patches: 8, " + GAME.partition("pool: 3, ")[2]
+
+
+def _validated_on(table: Path, tiny_cohort: Path, roles: dict[str, str], folder: Path) -> list[str]:
+    """Overrides for a table of the same training cases; of validation patients there are the images named."""
+    whole = {case.name: case for case in read_cases(tiny_cohort / "cases.csv")}
+    cases = [case for case in read_cases(table, required=()) if case.split == "train" and case.name != "p2"]
+    cases += [Case(n, n, "val", {role: whole[n].images[role] for role in found}) for n, found in roles.items()]
+    return [*UNPAIRED, f"cases={write_cases(cases, folder / 'cases.csv')}", "train.steps=2", "train.validate_every=2"]
+
+
+@pytest.mark.parametrize(
+    ("game", "roles", "real", "made"),
+    [
+        (GAME, {"p3": "a", "p4": "b"}, "ab", "ab"),
+        (GAME, {"p3": "ab"}, "ab", "ab"),
+        (GAME, {"p3": "a"}, "a", "b"),
+        (CUT, {"p3": "a", "p4": "b"}, "b", "b"),
+        (CUT, {"p3": "a"}, "", "b"),
+    ],
+)
+def test_discriminators_judge_held_out_images_that_are_no_pairs(  # noqa: PLR0917
+    game: str, roles: dict[str, str], real: str, made: str, tiny_cohort: Path, table: Path, tmp_path: Path
+) -> None:
+    overrides = [*_validated_on(table, tiny_cohort, roles, tmp_path), game, "neighbours=1"]
+    done = train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
+    (vitals,) = [line["vitals"] for line in done.metrics() if "vitals" in line]
+    expected = {f"{number}_held_out_{domain}" for number in ("right", "logit") for domain in real}
+    assert {name for name in vitals if "held_out" in name} == expected | {f"logit_held_out_fake_{one}" for one in made}
+
+
+def test_what_is_translated_in_validation_hangs_on_a_alone(
+    tiny_cohort: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where processes share it: none is left without what another counts on."""
+    overrides = _validated_on(table, tiny_cohort, {"p2": "b", "p3": "ab", "p4": "a"}, tmp_path)
+    config = load(tiny_cohort / "tiny.yaml", overrides)
+    cases = [translation_cases(config, split) for split in ("train", "val")]
+    lesson = TranslationLesson(config, *cases)
+    assert [(scan.name, isinstance(scan, Pair)) for scan in lesson.held_out] == [("p3", True), ("p4", False)]
+    assert isinstance(lesson.unseen, UnpairedPatches)
+    seen = {role: [scan.name for scan in scans] for role, scans in lesson.unseen.scans.items()}
+    assert seen == {"a": ["p3", "p4"], "b": ["p2", "p3"]}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, (translated, examined) in enumerate([("p3", True), ("p4", False)]):
+        for name in ("RANK", "LOCAL_RANK"):
+            monkeypatch.setenv(name, str(rank))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+        lesson = TranslationLesson(config, *cases)
+        assert [scan.name for scan in lesson.held_out] == [translated]
+        assert (lesson.unseen is not None) == examined
 
 
 def _generators(saved: dict[str, object]) -> dict[str, torch.Tensor]:

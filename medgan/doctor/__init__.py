@@ -7,6 +7,7 @@ right_real, right_fake   share of the patches that the discriminator judges righ
 right_held_out           the same for real images of validation patients
 logit_real, logit_fake   its mean verdict, above 0 for real, on images that it was trained on and on fakes of them
 logit_held_out           its mean verdict on real images of validation patients
+logit_held_out_fake      the same on what is made of images of validation patients
 variety                  how much fakes of different patches differ, as a share of how much real ones do
 variety_within           the same of images that are asked for the same: that classes differ does not count
 spread                   how far the voxels of fakes lie apart in brightness, as a share of how far real ones do

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -19,27 +21,43 @@ def examine(game: Game, training: Batch, held_out: Batch | None = None) -> dict[
     Args:
         game: as it trains.
         training: patches of training cases, of different places or patients.
-        held_out: patches of validation cases, if there are any to judge.
+        held_out: patches of validation cases, of one domain or both, if there are any to judge.
     """
     with statistics_kept(game):
         fakes = game.generate(training)
         verdicts = game.judge(training, fakes)
-        unseen = game.judge(held_out, game.generate(held_out)) if held_out else {}
+        unseen = _of_held_out(game, training, held_out) if held_out else {}
     seen: dict[str, float] = {}
     for domain, (real, fake) in verdicts.items():
         seen[f"right_real_{domain}"] = float((real > 0).float().mean())
         seen[f"right_fake_{domain}"] = float((fake < 0).float().mean())
         seen[f"logit_real_{domain}"] = float(real.float().mean())
         seen[f"logit_fake_{domain}"] = float(fake.float().mean())
-    for domain, (real, _) in unseen.items():
-        seen[f"right_held_out_{domain}"] = float((real > 0).float().mean())
-        seen[f"logit_held_out_{domain}"] = float(real.float().mean())
+    seen |= unseen
     for domain, own in {"a": training.a, "b": training.b}.items():
         if domain in fakes and own is not None:
             likeness = _likeness(fakes[domain].float(), own.float(), training.condition)
             seen |= {f"{name}_{domain}": value for name, value in likeness.items()}
     if isinstance(game, FromNoise) and game.adaptive is not None:
         seen["changed"] = float(game.adaptive.p)
+    return seen
+
+
+def _of_held_out(game: Game, training: Batch, held_out: Batch) -> dict[str, float]:
+    """Of real images of the domains that there are, and of what is made of them.
+
+    A game takes both domains: for a missing one patches of training cases stand in, of which nothing is said.
+    """
+    a, b = (training.a if held_out.a is None else held_out.a), (training.b if held_out.b is None else held_out.b)
+    whole = replace(held_out, a=a, b=b)
+    seen: dict[str, float] = {}
+    for domain, (real, fake) in game.judge(whole, game.generate(whole)).items():
+        own, source = (held_out.a, held_out.b) if domain == "a" else (held_out.b, held_out.a)
+        if own is not None:
+            seen[f"right_held_out_{domain}"] = float((real > 0).float().mean())
+            seen[f"logit_held_out_{domain}"] = float(real.float().mean())
+        if source is not None:
+            seen[f"logit_held_out_fake_{domain}"] = float(fake.float().mean())
     return seen
 
 

@@ -65,9 +65,10 @@ def _families(lines: Lines, error_unit: str) -> Iterable[Family]:
 
 def _of_domain(domain: str, vitals: Mapping[str, Points]) -> Iterable[Family]:
     """Charts of the discriminator and of the fakes of a domain; they have no lines where it has none."""
-    sorts = {"real": "real, training", "fake": "fakes", "held_out": "real, validation"}
+    sorts = {"real": "real, training", "fake": "fakes, training", "held_out": "real, validation"}
     rights = picked(vitals, {f"right_{sort}_{domain}": name for sort, name in sorts.items()}, times=100)
     yield Family(f"Discriminator of {domain}: patches judged rightly", rights, "%", PERCENT, note="a guess is 50%")
+    sorts |= {"held_out_fake": "fakes, validation"}
     verdicts = picked(vitals, {f"logit_{sort}_{domain}": name for sort, name in sorts.items()})
     yield Family(f"Discriminator of {domain}: mean verdict", verdicts, note="above 0 is taken for real")
     likeness = {f"variety_{domain}": "from patch to patch", f"spread_{domain}": "inside a patch"}
