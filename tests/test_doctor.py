@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from test_models import new_adams, small_batch, small_game, step
 from torch import Tensor, nn
 
-from medgan.doctor import alarms, examine, gradient_lengths
+from medgan.doctor import alarms, examine, gradient_lengths, spells
 from medgan.models import CycleGANSettings, Pix2pixSettings
 from medgan.models.base import Batch, Translator
 from medgan.train import train
@@ -34,8 +36,8 @@ LOSSES = {"G_GAN": 1.0, "G_L1": 9.0, "D_fake": 0.3, "D_real": 0.3}
 
 
 def lines(*vitals: dict[str, float], grad: float = 1.0, **losses: float) -> list[dict[str, Any]]:
-    logged = [{"step": n, "loss": LOSSES | losses, "grad": {"generator": 1.0}} for n in range(20)]
-    logged.append({"step": 20, "loss": LOSSES | losses, "grad": {"generator": grad}})
+    lengths = [1.0] * 15 + [grad] * 5
+    logged = [{"step": n, "loss": LOSSES | losses, "grad": {"generator": x}} for n, x in enumerate(lengths, start=1)]
     return [*logged, *({"step": n, "vitals": HEALTHY | one} for n, one in enumerate(vitals or [{}], start=21))]
 
 
@@ -86,6 +88,68 @@ def test_each_illness_has_an_alarm_of_its_own(found: list[dict[str, Any]], expec
 )
 def test_there_is_none_without_cause(found: list[dict[str, Any]]) -> None:
     assert names(found) == []
+
+
+def a_training(lengths: Sequence[float], player: str = "generator") -> list[dict[str, Any]]:
+    """A line every 20 steps with the length of a gradient, a check-up every 1,000."""
+    found: list[dict[str, Any]] = []
+    for number, length in enumerate(lengths, start=1):
+        found.append({"step": 20 * number, "grad": {player: length}})
+        found += [{"step": 20 * number, "vitals": HEALTHY}] if number % 50 == 0 else []
+    return found
+
+
+def healthy(count: int = 500) -> list[float]:
+    """Gradients scatter, and become shorter as a game settles: here to a tenth."""
+    rng = np.random.default_rng(0)
+    return [float(x) for x in np.geomspace(100, 10, count) * rng.lognormal(0, 0.5, count)]
+
+
+judged = pytest.mark.parametrize(  # of samplers that of the generator alone
+    ("player", "samples"), [("generator", False), ("discriminator", False), ("generator", True)]
+)
+
+
+@judged
+@pytest.mark.parametrize(
+    ("since", "factor"), [(0, 0), (60, 1e-4), (300, 1e-4), (400, 0), (900, 1e-4), (3100, 1e-4), (9000, 1e-4)]
+)
+def test_a_gradient_that_is_gone_is_told_until_the_end(since: int, factor: float, player: str, samples: bool) -> None:
+    lengths = [length * (factor if n * 20 > since else 1) for n, length in enumerate(healthy(), start=1)]
+    found = spells(a_training(lengths, player), samples=samples)
+    told = [(spell.alarm.name, spell.since, spell.until) for spell in found if "gradient" in spell.alarm.name]
+    first_check = since // 1000 * 1000 + 1000
+    assert told == [(f"the {player}'s gradient vanishes", first_check, None)]
+
+
+@judged
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        healthy(),
+        [*healthy(499), 0.01],
+        [*healthy(498), 0.01, 0.0],
+        [math.inf, *healthy(499)],  # the scale of fp16 has to settle first
+        [*healthy(498), math.nan, math.nan],
+        [*healthy(10)],
+    ],
+    ids=["scatters", "one line", "two lines", "begins without end", "ends without number", "short"],
+)
+def test_a_gradient_that_is_there_is_no_cause(lengths: list[float], player: str, samples: bool) -> None:
+    found = [alarm.name for alarm in alarms(a_training(lengths, player), samples=samples)]
+    assert not any("gradient" in name for name in found)
+
+
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_one_freak_is_no_beginning(player: str) -> None:
+    """A discriminator's first ten gradients were seen to be one of 42 among some of 4, and to be of 1 in the end."""
+    assert alarms(a_training([1.0, 3.0, 500.0, *healthy(500)[-490:]], player)) == []
+
+
+def test_a_gradient_that_comes_back_ends_its_alarm() -> None:
+    lengths = [length * (1e-4 if 3000 < n * 20 <= 6000 else 1) for n, length in enumerate(healthy(), start=1)]
+    (spell,) = spells(a_training(lengths))
+    assert (spell.since, spell.until) == (4000, 7000)
 
 
 def test_domains_are_told_apart() -> None:
@@ -214,16 +278,19 @@ def test_what_is_known_is_not_told_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """After a stop it goes by the log."""
-    loop, overrides = import_module("medgan.train"), ["model.lambda_l1=100000", "train.validate_every=2"]
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "_over", lambda learner, _: stop() if learner.step == 6 else "")
-        train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
+    config, overrides = tiny_cohort / "tiny.yaml", ["model.lambda_l1=100000", "train.validate_every=2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(import_module("medgan.train"), "_over", lambda learner, _: stop() if learner.step == 6 else "")
+        with pytest.raises(KeyboardInterrupt):
+            train(config, overrides, out=tmp_path / "run", device="cpu")
     assert "Warning: the discriminator has no say" in capsys.readouterr().err
     log = tmp_path / "run" / "metrics.jsonl"
     found = [json.loads(line) for line in log.read_text().splitlines()]
-    told = [line | {"alarms": [form(alarm) for alarm in line["alarms"]]} if "alarms" in line else line for line in found]
+    told = [
+        line | {"alarms": [form(alarm) for alarm in line["alarms"]]} if "alarms" in line else line for line in found
+    ]
     log.write_text("".join(json.dumps(line) + "\n" for line in told))
-    train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
+    train(config, overrides, out=tmp_path / "run", device="cpu")
     assert "Warning: the discriminator has no say" not in capsys.readouterr().err
 
 

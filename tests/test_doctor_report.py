@@ -65,12 +65,15 @@ LOST = "the discriminator of b tells nothing apart"
     [
         (history(BLIND, BLIND, BLIND), [LOST]),
         (history({}, {"right_real_b": 0.9, "right_fake_b": 0.1}, BLIND, BLIND), [LOST]),
+        (history(BLIND, BLIND, BLIND, maes=(60, 60, 59.6)), [LOST]),
+        (history({}, BLIND, BLIND, BLIND, maes=(80, 60, 61, 60)), [LOST]),
+        (history(*[BLIND] * 6, maes=(80, 70, 65, 60, 60, 60)), [LOST]),
         (history({"spread_b": 0.4}), ["the contrast of the fakes of b is off"]),
         (history({"spread_b": 2.5}), ["the contrast of the fakes of b is off"]),
         (history({}, {}, {}, {}, maes=(60, 67, 68, 70)), ["validation gets worse"]),
         (history({}, {}, {}, {}, {}, maes=(80, 60, 67, 90, 70)), ["validation gets worse"]),
         (history({}, {}, {}, {}, {}, {}, {}, maes=(80, 60, 62, 64, 67, 69, 70)), ["validation gets worse"]),
-        ([*history({}, {}), {"step": 21, "grad": {"generator": 1.0, "discriminator": 1e-4}}],
+        ([*history({}, {}), *[{"step": 21, "grad": {"generator": 1.0, "discriminator": 1e-4}}] * 3],
          ["the discriminator's gradient vanishes"]),
     ],
 )  # fmt: skip
@@ -84,6 +87,9 @@ def test_new_illnesses_have_alarms(lines: list[dict[str, Any]], expected: list[s
         history({}),
         history(BLIND, BLIND),
         history(BLIND, {}, BLIND),
+        history(BLIND, BLIND, BLIND, maes=(80, 70, 65)),  # its error falls: the game goes on
+        history(BLIND, BLIND, BLIND, maes=(80, 70, 75)),
+        history(*[BLIND] * 5, maes=(80, 70, 65, 60, 58)),
         history(BLIND, BLIND, {"right_real_b": 0.8, "right_fake_b": 0.4}),
         history({"spread_b": 0.55}, {"spread_b": 1.9}),
         history({}, {}, {}, {}, maes=(60, 67, 68, 65)),
@@ -133,6 +139,11 @@ def test_a_spell_lasts_from_its_first_check_up_to_the_one_without_it() -> None:
         ("the contrast of the fakes of b is off", 50, None),
     ]
     assert "40%" in found[0].alarm.reason  # as it was when it began
+
+
+def test_a_discriminator_that_guesses_is_told_once_the_error_stands_still() -> None:
+    found = spells(history(*[BLIND] * 8, maes=(80, 70, 65, 60, 58, 58, 57.9, 58)))
+    assert [(spell.alarm.name, spell.since, spell.until) for spell in found] == [(LOST, 70, None)]
 
 
 def test_what_was_said_while_training_is_what_the_page_says(tiny_cohort: Path, tmp_path: Path) -> None:

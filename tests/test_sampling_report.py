@@ -82,8 +82,9 @@ def history(*seen: dict[str, float], covered: tuple[float, ...] | None = None, f
     return lines
 
 
-def with_grad(lines: Lines, generator: float) -> Lines:
-    return [*lines, {"step": lines[-1]["step"] + 1, "grad": {"generator": generator, "discriminator": 2.0}}]
+def with_grad(lines: Lines, *generator: float) -> Lines:
+    grads = [{"generator": length, "discriminator": 2.0} for length in generator]
+    return [*lines, *({"step": step, "grad": grad} for step, grad in enumerate(grads, start=lines[-1]["step"] + 1))]
 
 
 def names(lines: Lines) -> list[str]:
@@ -108,7 +109,7 @@ def names(lines: Lines) -> list[str]:
         (history({"spread": 3.0}, {"spread": 0.4}), "the contrast of the samples is off"),
         (history({}, {}, {}, covered=(0.08, 0.0, 0.08)), "few kinds of images are made"),
         (history(*[{}] * 5, covered=(0.3, 0.8, 0.39, 0.3, 0.2), fd=(9, 5, 6, 7, 8)), "the samples get worse"),
-        (with_grad(history({}, {}), 0.009), "the generator's gradient vanishes"),
+        (with_grad(history({}, {}), *[0.009] * 3), "the generator's gradient vanishes"),
         ([*history({}), {"step": 11, "grad": {"generator": math.nan}}], "numbers are missing"),
         ([*history({}), {"step": 11, "val": {"fd": None, "coverage": None}}], "numbers are missing"),
     ],
@@ -143,7 +144,8 @@ def test_each_illness_of_a_sampler_has_an_alarm_of_its_own(lines: Lines, expecte
         history({}, {}, {}, covered=(0.0, 0.0, 0.3)),
         history(*[{}] * 5, covered=(0.3, 0.8, 0.39, 0.3, 0.2), fd=(9, 5, 6, 7, 5)),  # by one score alone
         history(*[{}] * 5, covered=(0.3, 0.8, 0.39, 0.3, 0.45), fd=(9, 5, 6, 7, 8)),
-        with_grad(history({}, {}), 0.02),
+        with_grad(history({}, {}), *[0.02] * 5),
+        with_grad(history({}, {}), 0.009, 0.009),
         [*history({}), {"step": 11, "val": {}}],  # no held-out images
     ],
 )

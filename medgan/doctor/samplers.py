@@ -8,17 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from medgan.doctor.signs import (
-    ENOUGH_LINES,
     GUESSING,
     LITTLE_SPREAD,
     LITTLE_VARIETY,
     LONG_AGO,
     MUCH_SPREAD,
     SURE,
-    VANISHED,
     WORSE,
     Alarm,
     by_heart,
+    faded,
     of_kind,
 )
 
@@ -175,11 +174,9 @@ def _got_worse(scores: Sequence[Mapping[str, float]]) -> bool:
 
 
 def _of_faint_gradients(lines: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
-    """Beside the longest of the first lines: half of them may have no gradient any more."""
-    lengths = [line["generator"] for line in lines if "generator" in line]
-    if len(lengths) > ENOUGH_LINES and lengths[-1] < VANISHED * (first := max(lengths[:ENOUGH_LINES])):
+    if lengths := faded(lines, "generator"):
         yield Alarm(
             "the generator's gradient vanishes",
-            f"its length is {lengths[-1]:.2g}, and was {first:.2g} in the beginning",
+            "its length is {:.2g}, and was {:.2g} in the beginning".format(*lengths),
             f"Lower train.lr, do not take gan: saturating, and if the discriminator has won, {_HOLD}",
         )

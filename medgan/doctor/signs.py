@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Alarm", "by_heart", "of_kind"]
+__all__ = ["Alarm", "by_heart", "faded", "of_kind"]
 
 SURE = 0.98
 GUESSING = 0.55
 LITTLE_VARIETY = 0.3
 LITTLE_SPREAD, MUCH_SPREAD = 0.5, 2.0
-VANISHED = 0.01
+VANISHED, LATELY = 0.01, 5
 WORSE = 1.1
 LONG_AGO = 3
 LEARNT = 0.75
@@ -54,3 +56,21 @@ def by_heart(vitals: Mapping[str, float]) -> str:
     if real - unseen <= KNOWN_BY_HEART * (real - fake):
         return ""
     return f"real images score {real:.2g} in training but {unseen:.2g} in validation, fakes {fake:.2g}"
+
+
+def faded(gradients: Sequence[Mapping[str, float]], player: str, *, freaks: int = 0) -> tuple[float, float] | None:
+    """The length of a player's gradient now and in the beginning, where next to nothing of it is left.
+
+    Now is the median of some lines of the log, as one may be chance. The beginning is the longest of the first lines:
+    their median would be that of a dead gradient if it died early, and of all lines after the first half of them.
+
+    Args:
+        gradients: of the lines so far.
+        player: whose.
+        freaks: how many of the first lines may be longer than the rest by chance.
+    """
+    lengths = [length for one in gradients if math.isfinite(length := one.get(player, math.nan))]
+    if len(lengths) <= ENOUGH_LINES:
+        return None
+    now, first = statistics.median(lengths[-LATELY:]), sorted(lengths[:ENOUGH_LINES])[-1 - freaks]
+    return (now, first) if now <= VANISHED * first else None

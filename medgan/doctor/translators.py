@@ -2,47 +2,52 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from medgan.doctor.signs import (
-    ENOUGH_LINES,
     GUESSING,
     LITTLE_SPREAD,
     LITTLE_VARIETY,
     LONG_AGO,
     MUCH_SPREAD,
     SURE,
-    VANISHED,
     WORSE,
     Alarm,
     by_heart,
+    faded,
     of_kind,
 )
 
 __all__ = ["of_translator"]
 
 NO_SAY = 0.01
+BETTER = 0.99  # of the least error before
 
 
 def of_translator(lines: Sequence[Mapping[str, Any]]) -> Iterator[Alarm]:
     """The alarms that the lines of its metrics.jsonl give cause for."""
-    losses, errors = of_kind(lines, "loss"), of_kind(lines, "val")
-    yield from _of_vitals(of_kind(lines, "vitals"))
+    losses, errors = of_kind(lines, "loss"), [scores["mae"] for scores in of_kind(lines, "val") if "mae" in scores]
+    yield from _of_vitals(of_kind(lines, "vitals"), gets_better=_gets_better(errors))
     yield from _of_gradients(of_kind(lines, "grad"))
     yield from _of_losses(losses[-1] if losses else {})
-    yield from _of_errors([scores["mae"] for scores in errors if "mae" in scores])
+    yield from _of_errors(errors)
 
 
-def _of_vitals(vitals: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
+def _gets_better(errors: Sequence[float]) -> bool:
+    """Whether one of the last validations but the first of them was clearly better than all before."""
+    before, since = errors[: 1 - LONG_AGO], errors[1 - LONG_AGO :]
+    return bool(before) and min(since) < BETTER * min(before)
+
+
+def _of_vitals(vitals: Sequence[Mapping[str, float]], *, gets_better: bool) -> Iterator[Alarm]:
     for domain in ("a", "b"):
-        last = [{name.removesuffix(f"_{domain}"): x for name, x in one.items()} for one in vitals[-3:]]
-        yield from _of_discriminator(domain, last)
+        last = [{name.removesuffix(f"_{domain}"): x for name, x in one.items()} for one in vitals[-LONG_AGO:]]
+        yield from _of_discriminator(domain, last, gets_better=gets_better)
         yield from _of_fakes(domain, last[-1] if last else {})
 
 
-def _of_discriminator(domain: str, last: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
+def _of_discriminator(domain: str, last: Sequence[Mapping[str, float]], *, gets_better: bool) -> Iterator[Alarm]:
     rights = [(one["right_real"], one["right_fake"]) for one in last if one.keys() >= {"right_real", "right_fake"}]
     if len(rights) > 1 and all(min(right) > SURE for right in rights[-2:]):
         yield Alarm(
@@ -50,10 +55,11 @@ def _of_discriminator(domain: str, last: Sequence[Mapping[str, float]]) -> Itera
             f"it judged more than {SURE:.0%} of the patches rightly, twice in a row, so it has little to teach",
             "Make it weaker (model.discriminator.width, num_layers), take gan: lsgan, or train it on more patients",
         )
-    if len(rights) == 3 and all(sum(right) / 2 < GUESSING for right in rights):
+    lost = len(rights) == LONG_AGO and all(sum(right) / 2 < GUESSING for right in rights)
+    if lost and not gets_better:
         yield Alarm(
             f"the discriminator of {domain} tells nothing apart",
-            f"it judged less than {GUESSING:.0%} of the patches rightly, three times in a row; a guess is 50%",
+            f"it judged less than {GUESSING:.0%} of the patches rightly, {LONG_AGO} times in a row; a guess is 50%",
             "Unless the fakes look real already, make it stronger (model.discriminator.width, num_layers)",
         )
     if last and (told := by_heart(last[-1])):
@@ -81,11 +87,10 @@ def _of_fakes(domain: str, last: Mapping[str, float]) -> Iterator[Alarm]:
 
 def _of_gradients(lines: Sequence[Mapping[str, float]]) -> Iterator[Alarm]:
     for player in ("generator", "discriminator"):
-        lengths = [line[player] for line in lines if player in line]
-        if len(lengths) > ENOUGH_LINES and lengths[-1] < VANISHED * (middle := statistics.median(lengths)):
+        if lengths := faded(lines, player, freaks=1):  # those of a discriminator are ten times as long at times
             yield Alarm(
                 f"the {player}'s gradient vanishes",
-                f"its length is {lengths[-1]:.2g}, the median so far {middle:.2g}",
+                "its length is {:.2g}, and was {:.2g} in the beginning".format(*lengths),
                 "Lower train.lr, or take gan: lsgan or hinge",
             )
 
