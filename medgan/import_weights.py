@@ -20,7 +20,7 @@ from medgan.config import Config, load_translation
 from medgan.data import flat_axis
 from medgan.errors import ConfigError, InputError
 from medgan.progress import say
-from medgan.published import Generator, read_generator, refuse_unknown
+from medgan.published import Generator, read_generator, refuse_unknown, too_many
 from medgan.run import Run, open_run
 
 __all__ = ["import_weights"]
@@ -96,7 +96,7 @@ def _refuse_two_kinds(generators: Mapping[str, Generator]) -> None:
 
 
 def _refuse_misfit(config: Config, generator: Generator) -> None:
-    flat, ins = flat_axis(config.patch), generator.shape.ins
+    flat, (ins, outs) = flat_axis(config.patch), (generator.shape.ins, generator.shape.outs)
     if flat is None:
         raise ConfigError(
             f"patch: {list(config.patch)} is a block, and the net of {generator.path} takes slices; make one of its "
@@ -106,6 +106,14 @@ def _refuse_misfit(config: Config, generator: Generator) -> None:
         generator.shape.net().require_size([size for axis, size in enumerate(config.patch) if axis != flat])
     except InputError as error:
         raise ConfigError(f"patch: {error}") from None
+    if outs > config.out_channels:
+        raise too_many(generator.shape, generator.path)
+    if outs < config.out_channels:
+        raise ConfigError(
+            f"neighbours: {config.neighbours} takes nets that turn slices and their neighbours into such when there is "
+            f"a way back, {config.in_channels} → {config.out_channels} channels, but {generator.path} looks like "
+            f"{generator.shape}; import both directions one by one"
+        )
     if ins != config.in_channels:
         raise ConfigError(
             f"neighbours: {config.neighbours} makes {config.in_channels} channels of {len(config.prep.sources)} "

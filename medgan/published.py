@@ -24,7 +24,7 @@ from medgan import nets
 from medgan.errors import InputError
 from medgan.progress import say
 
-__all__ = ["Generator", "Shape", "read_generator", "refuse_unknown"]
+__all__ = ["Generator", "Shape", "read_generator", "refuse_unknown", "too_many"]
 
 EXPECTED = "the state dict of a generator is expected, as the reference implementation saves it in latest_net_G.pth"
 # What torch.load and the pickle reader in it raise on files that are cut short or of another kind.
@@ -339,9 +339,17 @@ def _refuse_colours(shape: Shape, grey: str | None, path: Path) -> None:
     coloured = 3 in (shape.ins, shape.outs) and {shape.ins, shape.outs} <= {1, 3}
     if grey is not None and not coloured:
         raise InputError(f"{path}: looks like {shape}; --grey makes one channel of three: leave it out")
-    if grey is None and shape.outs != 1:
-        advice = "add --grey green if its pictures were grey, to keep green of what it makes, or " if coloured else ""
-        raise InputError(
-            f"{path}: looks like {shape}; medgan makes images of one channel: {advice}train with --input_nc 1 "
-            "--output_nc 1"
-        )
+    if grey is None and shape.outs not in (1, shape.ins):
+        raise too_many(shape, path)
+
+
+def too_many(shape: Shape, path: Path) -> InputError:
+    """That a net makes several channels, and what to do about it."""
+    advice = ""
+    if {shape.ins, shape.outs} <= {1, 3}:
+        advice = "add --grey green if its pictures were grey, to keep green of what it makes, or "
+    if shape.ins == shape.outs and shape.ins % 2:
+        advice += f"name its --back and set neighbours={shape.ins // 2} if it turned slices and their neighbours, or "
+    return InputError(
+        f"{path}: looks like {shape}; medgan makes images of one channel: {advice}train with --input_nc 1 --output_nc 1"
+    )

@@ -813,9 +813,25 @@ def test_two_kinds_of_net_are_no_pair(place: Place) -> None:
     refused(place, "--back", other, says=says)
 
 
-def test_neighbours_go_one_way(place: Place) -> None:
+def test_neighbours_there_and_back(place: Place) -> None:
+    """Nets of three slices that make three are a run, of which the middle one is kept."""
+    nets = {to: published(ins=3, outs=3, seed=number).eval() for number, to in enumerate(("b", "a"))}
+    for to, net in nets.items():
+        torch.save(net.state_dict(), place.weights.with_name(f"{to}.pth"))
+    files = place.weights.with_name("b.pth"), "--back", place.weights.with_name("a.pth")
+    done = medgan("import-weights", *files, "neighbours=1", "--config", place.config(), "--out", place.run)
+    assert done.code == 0, done.err
+    translator = open_run(place.run).translator()
+    x = torch.rand(1, 3, 32, 32) * 2 - 1
+    for to, net in nets.items():
+        with torch.no_grad():
+            torch.testing.assert_close(translator.translate(x, to), net(x), rtol=0, atol=3e-5)
+
+
+def test_without_their_neighbours_slices_have_no_way_back(place: Place) -> None:
     place.save(published(ins=3).state_dict())
-    refused(place, "neighbours=1", "--back", place.weights, says=r"neighbours: cyclegan makes single slices")
+    says = r"neighbours: 1 takes nets that turn slices .* 3 → 3 channels, but .* looks like .* 3 → 1 .*one by one"
+    refused(place, "neighbours=1", "--back", place.weights, says=says)
 
 
 def test_a_place_that_is_taken(place: Place) -> None:
