@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -98,19 +99,22 @@ class Member:
         return one.view.back(y)
 
     def told(self, y: Tensor, like: Volume) -> Volume:
-        """A translation in the unit of the run, on the grid of the source."""
-        return from_network(y, like, self.prep.b, self.prep.spacing_mm, self.prep.axes)
+        """A translation in the unit of the run, on the grid of the source; the values of `y` are changed on the way."""
+        return from_network(y, like, self.prep.b, self.prep.spacing_mm, self.prep.axes, overwrite=True)
 
     def residual(self, source: Volume, label: str = "") -> Volume:
         """The source after the way there and back, less what the network saw of it, in its own unit.
 
         What lies beyond the window or between the voxels of the network is in neither, so that it does not count.
         """
-        prep, back = self.prep, "a" if self.to == "b" else "b"
-        x = self.seen({"a": source})
-        again = self.answer(self.answer(x, label=label), to=back, label=label)
-        end, start = (from_network(image, source, prep.a, prep.spacing_mm, prep.axes) for image in (again, x))
-        return in_source_unit(end.with_array(end.array - start.array), source, prep.a)
+        x, back = self.seen({"a": source}), "a" if self.to == "b" else "b"
+        end = self._told_back(self.answer(self.answer(x, label=label), to=back, label=label), source)
+        np.subtract(end.array, self._told_back(x, source).array, out=end.array)
+        return in_source_unit(end, source, self.prep.a)
+
+    def _told_back(self, x: Tensor, like: Volume) -> Volume:
+        """As `told`, of an image of the source's own domain."""
+        return from_network(x, like, self.prep.a, self.prep.spacing_mm, self.prep.axes, overwrite=True)
 
 
 @dataclass(frozen=True)
@@ -171,18 +175,25 @@ class Ensemble:
             sources: by role, on one grid; the grid and header of the first are kept.
             label: shown beside the progress; nothing is shown without one.
         """
-        moments, made = Moments(), next(iter(sources.values()))
-        for made in self._translations(sources, label):
-            moments.add(made.array)
-        mark = self._mark(sources)
-        mean = made.with_array(moments.mean.clip(*self.first.prep.b.output_range)).marked(mark)
-        maps: dict[str, Volume] = {}
-        if moments.count > 1:
-            maps["std"] = mean.with_array(moments.std).marked(replace(mark, quantity="standard deviation"))
+        maps = dict(zip(("mean", "std"), self._joined(sources, label), strict=False))
+        mean = maps.pop("mean")
         if self.cycle:
             residual = self.first.residual(next(iter(sources.values())), label and f"{label}, there and back")
             maps["cycle"] = residual.marked(replace(self._own_mark(sources), quantity="cycle residual"))
         return mean, maps
+
+    def _joined(self, sources: Sources, label: str) -> list[Volume]:
+        """The mean of all translations and, where there are several, their standard deviation."""
+        moments, images, mark = Moments(), list[Volume](), self._mark(sources)
+        for made in self._translations(sources, label):
+            moments.add(made.array)
+            images = [made.with_array(moments.mean)]
+            del made  # or it would be held while the next one is made
+        np.clip(moments.mean, *self.first.prep.b.output_range, out=moments.mean)
+        if moments.count > 1:
+            images.append(images[0].with_array(moments.std))
+        marks = mark, replace(mark, quantity="standard deviation")
+        return [image.marked(one) for image, one in zip(images, marks, strict=False)]
 
     def _translations(self, sources: Sources, label: str) -> Iterator[Volume]:
         """One after another, each in the unit of the run and on the grid of the source."""
@@ -193,6 +204,7 @@ class Ensemble:
                 count += 1
                 which = f"{label}, {count} of {self.num_passes}" if label and self.num_passes > 1 else label
                 yield member.told(member.answer(x, one, label=which), like)
+            del x
 
     def _own_mark(self, sources: Sources) -> Synthesis:
         return self.first.run.synthesis(self.first.to, seen=sources)

@@ -9,7 +9,7 @@ MedganError
 │   └── CasesError    a table of cases that is empty, broken or leaks patients between splits
 ├── ConfigError       a setting that is unknown or out of range, named by its full key
 ├── RunError          a run folder that is missing, damaged or of another version
-├── TrainingError     a training that diverged
+├── TrainingError     a training that diverged or ran out of memory
 └── OutputError       a place that cannot be written
 ```
 
@@ -64,7 +64,7 @@ class RunError(MedganError):
 
 
 class TrainingError(MedganError):
-    """A training that diverged: losses that are not finite or exploded."""
+    """A training that diverged, with losses that are not finite or exploded, or that ran out of memory."""
 
 
 class OutputError(MedganError):

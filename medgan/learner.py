@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from medgan.config import AnyConfig
 from medgan.device import pick_device
-from medgan.errors import ConfigError, RunError
+from medgan.errors import ConfigError, RunError, TrainingError
 from medgan.models.base import Game, Player
+from medgan.models.players import GeneratorSettings
+from medgan.nets import misfit
 from medgan.processes import PATIENCE, gathered, is_first, part_at_exit, place
 from medgan.progress import say
 from medgan.run import AnyRun
@@ -27,6 +29,7 @@ __all__ = [
     "Learner",
     "fabric_for",
     "lay_out",
+    "memory_told",
     "new_game",
     "new_learner",
     "operations_named",
@@ -210,3 +213,36 @@ def operations_named() -> Iterator[None]:
             f"train.deterministic: torch has no deterministic {operation}, which this training needs; set it to false"
             + "".join(f", or do without ({user})" for user in users)
         ) from None
+
+
+@contextmanager
+def memory_told(config: AnyConfig, device: torch.device) -> Iterator[None]:
+    """Where memory runs out, tell what to lower.
+
+    Raises:
+        TrainingError: for torch's own errors, of which that of a CPU is a plain RuntimeError, and Python's.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_of_memory(error):
+            raise
+        settings, size = config.train, "×".join(map(str, config.patch))
+        part = settings.batch // (settings.accumulate * place().count)
+        raise TrainingError(
+            f"{device} has too little memory for {part} patches of {size} at once; {_cures(config, part)}"
+        ) from error
+
+
+def _is_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _cures(config: AnyConfig, part: int) -> str:
+    """What makes a step smaller, the harmless first."""
+    net, takes_it = getattr(config.model, "generator", None), False
+    if isinstance(net, GeneratorSettings) and not net.recompute:
+        takes_it = not misfit(net.name, net.width, {"recompute": True})
+    cures = ["raise train.accumulate"] * (part > 1) + ["set model.generator.recompute"] * takes_it
+    sizes = ["train.batch"] * (part > 1) + ["patch"]
+    return ", ".join([*cures, f"lower {', '.join(sizes)} or the width of the nets"])

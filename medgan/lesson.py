@@ -16,11 +16,11 @@ from medgan.doctor import examine
 from medgan.errors import CasesError, ConfigError
 from medgan.models.base import Game, Translator
 from medgan.processes import all_of, is_first, share
-from medgan.validate import Scores, mean, score, show, translate_scan
+from medgan.validate import Scores, at_once, mean, score, show, translate_scan
 
 __all__ = ["EXAMINED", "LOOKS", "TranslationLesson", "translation_cases"]
 
-EXAMINED, LOOKS = 8, 6  # patches at once, and how often: under batch norm one look says little
+EXAMINED, LOOKS = 8, 6  # patches of a look, and how often: under batch norm one look says little
 
 
 class TranslationLesson:
@@ -62,7 +62,11 @@ class TranslationLesson:
         config, sources = self.config, [self.patches, *([self.unseen] if self.unseen else [])]
         streams = [batches(source, batch=EXAMINED, start=0, stop=LOOKS) for source in sources]
         looks = [
-            examine(game, *(batch.to(device, memory_format=config.memory_format) for batch in together))
+            examine(
+                game,
+                *(batch.to(device, memory_format=config.memory_format) for batch in together),
+                at_once=at_once(config),
+            )
             for together in zip(*streams, strict=True)
         ]
         return {name: sum(look[name] for look in looks) / LOOKS for name in looks[0]}

@@ -226,8 +226,11 @@ def to_network(
 
     low, high = _window(volume, intensity)
     placed = resample(volume, network_grid(volume.grid, spacing_mm, axes))
-    scaled = (placed.array.astype(np.float32) - low) * np.float32(2 / (high - low)) - 1
-    return torch.from_numpy(np.ascontiguousarray(scaled.clip(-1, 1), dtype=np.float32))[None]
+    scaled = np.empty(placed.array.shape, np.float32)
+    np.subtract(placed.array, low, out=scaled, dtype=np.float32, casting="same_kind")
+    scaled *= np.float32(2 / (high - low))
+    scaled -= 1
+    return torch.from_numpy(scaled.clip(-1, 1, out=scaled))[None]
 
 
 def to_channels(volumes: Mapping[str, Volume], prep: Prep) -> Tensor:
@@ -249,7 +252,7 @@ def to_channels(volumes: Mapping[str, Volume], prep: Prep) -> Tensor:
         else torch.full((1, *grid.shape), BACKGROUND)
         for role, intensity in prep.sources.items()
     ]
-    return torch.cat(channels)
+    return torch.cat(channels) if len(channels) > 1 else channels[0]
 
 
 def from_network(
@@ -258,6 +261,8 @@ def from_network(
     intensity: Intensity,
     spacing_mm: tuple[float, float, float] | None = None,
     axes: str = "RAS",
+    *,
+    overwrite: bool = False,
 ) -> Volume:
     """The network's image in the unit of the run, on the very grid of `like`.
 
@@ -266,14 +271,19 @@ def from_network(
         like: the volume that went in; its grid and header are kept.
         intensity: of the target.
         spacing_mm, axes: as given to `to_network`.
+        overwrite: whether the values of `x` may be changed on the way: less memory for what is not needed again.
 
     Returns:
         float32 values in `intensity.output_unit`, within `intensity.output_range`.
     """
     low, high = intensity.output_range
-    values = (x[0].float().cpu().numpy().clip(-1, 1) + 1) * np.float32((high - low) / 2) + np.float32(low)
+    given = x[0].float().cpu().numpy()
+    values = given.clip(-1, 1, out=given if overwrite else None)
+    values += 1
+    values *= np.float32((high - low) / 2)
+    values += np.float32(low)
     seen = Volume(values, network_grid(like.grid, spacing_mm, axes), intensity.output_unit, intensity.modality)
-    placed = resample(seen, like.grid)
+    placed = resample(seen, like.grid, overwrite=True)
     return replace(placed, grid=like.grid, header=like.header, synthetic=like.synthetic)
 
 
@@ -315,7 +325,7 @@ def in_source_unit(volume: Volume, source: Volume, intensity: Intensity) -> Volu
     if intensity.range:
         return volume
     scale = np.float32(_median(source) / MEDIAN_IS)
-    return volume.with_array(volume.array.astype(np.float32) * scale, unit=source.unit)
+    return volume.with_array(np.multiply(volume.array, scale, dtype=np.float32), unit=source.unit)
 
 
 def clipped_share(volume: Volume, intensity: Intensity) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -27,7 +28,7 @@ from medgan.metrics.reduction import Reduction
 from medgan.models.base import Game, Sampler
 from medgan.pictures import captioned, grey, montage
 from medgan.processes import is_first
-from medgan.validate import Scores
+from medgan.validate import SMALL, Scores, at_once
 from medgan.views import Views, views_of
 
 __all__ = ["SamplingLesson", "contact_sheet", "latent", "make", "sampling_cases"]
@@ -142,7 +143,11 @@ class SamplingLesson:
         sources = [self.patches, *([self.held_out] if self.held_out else [])]
         streams = [batches(source, batch=EXAMINED, start=0, stop=LOOKS) for source in sources]
         looks = [
-            examine(game, *(batch.to(device, memory_format=self.config.memory_format) for batch in together))
+            examine(
+                game,
+                *(batch.to(device, memory_format=self.config.memory_format) for batch in together),
+                at_once=at_once(self.config),
+            )
             for together in zip(*streams, strict=True)
         ]
         return {name: sum(look[name] for look in looks) / LOOKS for name in looks[0]}
@@ -233,8 +238,9 @@ def make(
         truncation: see `Sampler.sample`.
     """
     wanted, parts = encode(config.conditions, conditions), []
-    for begin in range(0, len(z), CHUNK):
-        rows = slice(begin, begin + CHUNK)
+    chunk = max(1, min(CHUNK, SMALL // math.prod(config.patch)))
+    for begin in range(0, len(z), chunk):
+        rows = slice(begin, begin + chunk)
         asked = None if wanted is None else wanted[rows].to(device)
         with autocast(device, config.train.precision):
             parts.append(game.sample(z[rows].to(device), asked, truncation).float().cpu())

@@ -26,7 +26,7 @@ from medgan.errors import TrainingError
 from medgan.formats.png import synthetic_text, write_png
 from medgan.journal import Journal
 from medgan.leaks import refuse_leaks
-from medgan.learner import Learner, fabric_for, new_game, new_learner, operations_named, save_learner
+from medgan.learner import Learner, fabric_for, memory_told, new_game, new_learner, operations_named, save_learner
 from medgan.lessons import Lesson, cases_of, goals_of, lesson_of, load_config
 from medgan.models.base import Batch, Game, Sampler
 from medgan.play import play
@@ -34,7 +34,7 @@ from medgan.processes import gathered, is_first, place
 from medgan.progress import say, track
 from medgan.run import AnyRun, plan_run, start_run
 from medgan.schedule import PLATEAU_PATIENCE
-from medgan.validate import Scores, restate
+from medgan.validate import Scores, at_once, restate
 from medgan.volume import Synthesis
 
 __all__ = ["StoppedError", "train"]
@@ -61,7 +61,8 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
         ConfigError: for settings that do not fit one another.
         CasesError: for a table that cannot be used, or has one image in two splits.
         RunError: if `out` holds another training.
-        TrainingError: if the losses are no numbers any more or exploded; the last checkpoint is intact.
+        TrainingError: if the losses are no numbers any more or exploded, or memory runs out; the last checkpoint is
+            intact.
         StoppedError: after a signal to stop, with the state saved.
     """
     config = load_config(config, overrides)
@@ -70,7 +71,8 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
     refuse_leaks(config.cases, config.train.workers)
     game = new_game(config)
     run: AnyRun = plan_run(Path(out), config)
-    learner = new_learner(game, run, fabric)
+    with memory_told(config, fabric.device):
+        learner = new_learner(game, run, fabric)
     if over := _over(learner, config):
         say(f"{run.path}: {over}")
         _tell_end(run, learner, over)
@@ -82,7 +84,7 @@ def train(config: AnyConfig | Path | str, overrides: Sequence[str] = (), *, out:
     lesson = lesson_of(config, training, validation)
     if is_first():
         start_run(run.path, config).write_card(_card(config, learner, lesson, training, validation))
-    with operations_named(), _divergence_told(run, learner):
+    with operations_named(), _divergence_told(run, learner), memory_told(config, fabric.device):
         _loop(run, learner, fabric, lesson)
     _tell_end(run, learner, _over(learner, config))
     return run
@@ -252,7 +254,7 @@ def _validate(run: AnyRun, learner: Learner, lesson: Lesson, journal: Journal) -
     config, device = run.config, next(learner.shadow.parameters()).device
     sample = batches(lesson.patches, batch=max(config.train.batch, 4), start=0, stop=RESTATE_BATCHES)
     moved = (batch.to(device, memory_format=config.memory_format) for batch in sample)
-    restate(learner.shadow, moved, config.train.precision)
+    restate(learner.shadow, moved, config.train.precision, at_once=at_once(config))
     scores, picture = lesson.exam(learner.shadow, device)
     journal.write(learner.step, val=scores)
     learner.exams[learner.step] = dict(scores)

@@ -22,6 +22,7 @@ from medgan.config import Config
 from medgan.data import flat_axis
 from medgan.errors import InputError, RunError
 from medgan.run import Run
+from medgan.volume import slabs
 
 __all__ = ["VARIATIONS", "Moments", "Pass", "Sampling", "View", "dropping"]
 
@@ -182,14 +183,18 @@ class Moments:
             return
         if self.count == 2:
             self._squares = np.zeros_like(self.mean)
-        difference = image - self.mean
-        self.mean += difference / np.float32(self.count)
-        self._squares += difference * (image - self.mean)
+        slowest = int(np.argmax(np.abs(self.mean.strides)))
+        seen, mean, squares = (np.moveaxis(one, slowest, 0) for one in (image, self.mean, self._squares))
+        for part in slabs(mean.shape):
+            difference = seen[part] - mean[part]
+            mean[part] += difference / np.float32(self.count)
+            squares[part] += difference * (seen[part] - mean[part])
 
     @property
     def std(self) -> Array:
         """Sample standard deviation (n − 1); from two images on."""
-        return np.sqrt(self._squares / np.float32(self.count - 1))
+        std = self._squares / np.float32(self.count - 1)
+        return np.sqrt(std, out=std)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -11,10 +12,11 @@ import numpy.typing as npt
 
 from medgan.errors import GeometryError
 
-__all__ = ["Grid", "Synthesis", "Volume"]
+__all__ = ["Grid", "Synthesis", "Volume", "slabs"]
 
 Array = npt.NDArray[Any]
 _AIR_HU = -1000
+_SLAB = 2**20  # voxels: small beside a volume, large beside what a loop costs
 _AXES = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
@@ -224,6 +226,17 @@ class Volume:
         affine[:3, 3] = self.grid.to_world([w.start for w in window])
         array = self.array[window]
         return replace(self, array=array, grid=Grid(array.shape, affine))
+
+
+def slabs(shape: Sequence[int]) -> Iterator[slice]:
+    """Parts of the first axis, one after another: work on one at a time needs no second copy of the whole.
+
+    Example:
+        >>> list(slabs((512, 512, 40)))[:2]
+        [slice(0, 51, None), slice(51, 102, None)]
+    """
+    step = max(1, _SLAB // max(1, math.prod(shape[1:])))
+    return (slice(first, min(first + step, shape[0])) for first in range(0, shape[0], step))
 
 
 def _refuse_singular(affine: Array) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from medgan.models.base import Batch, Game
+from medgan.models.base import Batch, Fakes, Game, Verdicts
 from medgan.models.noise import FromNoise
 from medgan.nets import statistics_kept
 
@@ -15,18 +16,23 @@ __all__ = ["examine", "gradient_lengths"]
 
 
 @torch.no_grad()
-def examine(game: Game, training: Batch, held_out: Batch | None = None) -> dict[str, float]:
+def examine(
+    game: Game, training: Batch, held_out: Batch | None = None, *, at_once: int | None = None
+) -> dict[str, float]:
     """The numbers of a game between two steps, by domain; it is left as it was.
+
+    Batch norms see as many patches together as in `at_once`, so that with them, and with dropout, the numbers hang on
+    it a little; near the batch of a step it tells how the players do there. All others are the same.
 
     Args:
         game: as it trains.
         training: patches of training cases, of different places or patients.
         held_out: patches of validation cases, of one domain or both, if there are any to judge.
+        at_once: patches that go through the nets together; all if not given.
     """
     with statistics_kept(game):
-        fakes = game.generate(training)
-        verdicts = game.judge(training, fakes)
-        unseen = _of_held_out(game, training, held_out) if held_out else {}
+        fakes, verdicts = _played(game, training, at_once)
+        unseen = _of_held_out(game, training, held_out, at_once) if held_out else {}
     seen: dict[str, float] = {}
     for domain, (real, fake) in verdicts.items():
         seen[f"right_real_{domain}"] = float((real > 0).float().mean())
@@ -43,15 +49,15 @@ def examine(game: Game, training: Batch, held_out: Batch | None = None) -> dict[
     return seen
 
 
-def _of_held_out(game: Game, training: Batch, held_out: Batch) -> dict[str, float]:
+def _of_held_out(game: Game, training: Batch, held_out: Batch, at_once: int | None) -> dict[str, float]:
     """Of real images of the domains that there are, and of what is made of them.
 
     A game takes both domains: for a missing one patches of training cases stand in, of which nothing is said.
     """
     a, b = (training.a if held_out.a is None else held_out.a), (training.b if held_out.b is None else held_out.b)
-    whole = replace(held_out, a=a, b=b)
+    _, verdicts = _played(game, replace(held_out, a=a, b=b), at_once)
     seen: dict[str, float] = {}
-    for domain, (real, fake) in game.judge(whole, game.generate(whole)).items():
+    for domain, (real, fake) in verdicts.items():
         own, source = (held_out.a, held_out.b) if domain == "a" else (held_out.b, held_out.a)
         if own is not None:
             seen[f"right_held_out_{domain}"] = float((real > 0).float().mean())
@@ -59,6 +65,25 @@ def _of_held_out(game: Game, training: Batch, held_out: Batch) -> dict[str, floa
         if source is not None:
             seen[f"logit_held_out_fake_{domain}"] = float(fake.float().mean())
     return seen
+
+
+def _played(game: Game, batch: Batch, at_once: int | None) -> tuple[Fakes, Verdicts]:
+    """The fakes of each domain and what is said of them; of whatever else a game makes, a part is held at a time."""
+    fakes: dict[str, list[Tensor]] = defaultdict(list)
+    verdicts: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    for part in batch.parts(at_once):
+        made = game.generate(part)
+        for domain, verdict in game.judge(part, made).items():
+            verdicts[domain].append(verdict)
+        for domain in made.keys() & {"a", "b"}:
+            fakes[domain].append(made[domain])
+    judged = {domain: _centred(game, *map(torch.cat, zip(*said, strict=True))) for domain, said in verdicts.items()}
+    return {domain: torch.cat(images) for domain, images in fakes.items()}, judged
+
+
+def _centred(game: Game, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    middle = 0 if game.centred else (real.mean() + fake.mean()) / 2
+    return real - middle, fake - middle
 
 
 def _likeness(fakes: Tensor, real: Tensor, condition: Tensor | None) -> dict[str, float]:

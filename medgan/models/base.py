@@ -58,6 +58,14 @@ class Batch:
         parts = [(None,) * number if x is None else x.chunk(number) for x in tensors]
         return [Batch(*part) for part in zip(*parts, (self.mean_mask,) * number, strict=True)]
 
+    def parts(self, at_once: int | None) -> list[Batch]:
+        """The fewest equal batches of at most that many samples; the batch itself for None."""
+        count = next(len(x) for x in (self.b, self.a) if x is not None)
+        most = count if at_once is None else at_once
+        return self.split(
+            next(number for number in range(1, count + 1) if count % number == 0 and count <= most * number)
+        )
+
     def images(self) -> Tensor:
         """Those of `b`, for methods that learn to make more of them.
 
@@ -121,6 +129,7 @@ class Game(nn.Module, ABC):
         order: the players in the order of their moves.
         warm_ups: moves of the discriminator alone, each on images of its own, before those of `order`.
         takes_slopes: whether losses hold gradients of the nets; those then work in the precision of the whole step.
+        centred: whether it is known beforehand which logit lies between real and fake.
     """
 
     generators: nn.ModuleDict
@@ -128,6 +137,7 @@ class Game(nn.Module, ABC):
     order: tuple[Player, ...]
     warm_ups: int = 0
     takes_slopes: bool = False
+    centred: bool = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +162,8 @@ class Game(nn.Module, ABC):
     def judge(self, batch: Batch, fakes: Fakes) -> Verdicts:
         """What the discriminator of each domain says of real images and of fakes: above 0 they are taken for real.
 
-        These are logits less the logit between real and fake; {} in a game without a discriminator.
+        These are logits less the logit between real and fake, or plain ones where that is not known (`centred`); {} in
+        a game without a discriminator.
         """
 
     def files(self) -> dict[str, str]:

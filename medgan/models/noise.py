@@ -184,10 +184,10 @@ class FromNoise(Sampler):
         return torch.stack([F.cross_entropy(logits, wanted) for logits, wanted in parts]).mean()
 
     def judge(self, batch: Batch, fakes: Fakes) -> Verdicts:
-        """What the discriminator says of the images and of the fakes, above 0 for real."""
+        """What the discriminator says of the images and of the fakes, above 0 for real if `centred`."""
         net = self.critic
         real, fake = (net(x, batch.condition) for x in (batch.images(), fakes["b"]))
-        middle = self.adversarial.middle if self.centred else (real.mean() + fake.mean()) / 2
+        middle = self.adversarial.middle if self.centred else 0
         return {"b": (real - middle, fake - middle)}
 
     def sample(self, z: Tensor, condition: Tensor | None = None, truncation: float | None = None) -> Tensor:
