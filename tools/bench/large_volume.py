@@ -34,7 +34,7 @@ from medgan.uncertainty import Sampling
 CT = {"modality": "CT", "unit": "HU", "range": [-1024, 2000]}
 COARSER, FINER = (1.1, 1.1, 1.1), (0.95, 0.95, 0.95)  # than the scan, mm
 
-ONCE, THREE, FLIPS = Sampling(), Sampling(3, "dropout"), Sampling(4, "flips")
+ONCE, THREE, FLIPS = Sampling(), Sampling(3, "dropout"), Sampling(3, "flips")
 
 
 @dataclass(frozen=True)
