@@ -19,7 +19,7 @@ from skimage.filters import threshold_otsu
 from medgan.errors import InputError
 from medgan.resample import resample
 from medgan.settings import Settings
-from medgan.volume import Grid, Volume
+from medgan.volume import Grid, Volume, slabs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -308,7 +308,10 @@ def foreground(array: Array) -> npt.NDArray[np.bool_]:
     mask = array > dark_threshold(array)
     labels, count = ndimage.label(mask)
     if count > 1:
-        mask = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+        sizes = np.zeros(count + 1, np.int64)
+        for part in slabs(labels.shape):  # of 64 bits a voxel where they are counted
+            sizes += np.bincount(labels[part].ravel(), minlength=count + 1)
+        mask = labels == sizes[1:].argmax() + 1
     return np.asarray(ndimage.binary_fill_holes(mask), dtype=bool)
 
 

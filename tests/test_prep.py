@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -133,6 +133,7 @@ def test_parallel_axes_are_interpolated_as_any_others(
     turn, shift = placed
     volume = Volume(array, Grid.regular(shape, direction=turn.as_matrix()))
     seen = network_grid(volume.grid, *wanted)
+    assume(max(seen.shape) > 1 or max(shift) < 1)  # a single voxel would lie apart from the old ones
     affine = seen.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ (np.array(shift) + 1e-4)
     found = resample(volume, Grid(seen.shape, affine), order=order)
