@@ -101,7 +101,7 @@ def _loop(run: AnyRun, learner: Learner, fabric: Fabric, lesson: Lesson) -> None
     when: dict[str, Any] = {"start": learner.step, "stop": settings.steps, "turns": moves}
     stream = batches(lesson.patches, batch=settings.batch, **when, **sharing)
     journal, window, over = Journal(run, step=learner.step), _Window(run, stream), ""
-    began = time.monotonic() - _elapsed_s(journal)
+    began = time.monotonic() - (_elapsed_s(journal) if is_first() else 0.0)
     with _stop_signals() as stop:
         for batch in track(stream, "Training", settings.steps - learner.step):
             turns = batch.to(fabric.device, memory_format=layout).split(moves)
