@@ -34,6 +34,7 @@ from medgan.volume import Volume
 __all__ = ["Translated", "output_path", "translate", "translate_volume"]
 
 PRECISIONS = ("32", "bf16")
+TOLD_FAILURES = 3  # in one line
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,10 @@ def _told(prep: Prep, job: _Job, volumes: Mapping[str, Volume], synthetic: Volum
 
 
 def _translate_table(how: _How, table: Path, out: Path, split: str | None) -> list[Translated]:
-    """All cases; those that are there already from the same weights are not done again."""
+    """All cases; those that are there already from the same weights are not done again.
+
+    One that cannot be read does not keep the others waiting: it is told when they are done.
+    """
     columns = _columns(how)
     all_of_them = how.first.run.config.model.paired and not how.prep.contrast_dropout
     required = tuple(columns.values()) if all_of_them else ()
@@ -292,9 +296,31 @@ def _translate_table(how: _How, table: Path, out: Path, split: str | None) -> li
     todo = [job for job in own if not job.out.exists()]
     if len(todo) < len(own):
         say(f"{out}: {len(own) - len(todo)} of {len(own)} cases are there already")
-    done = gathered([_translate_one(how, job) for job in track(todo, "Translating cases")])
+    tried = [_tried(how, job) for job in track(todo, "Translating cases")]
+    every = [one for part in gathered(tried) for one in part]
+    if failures := [one for one in every if isinstance(one, InputError)]:
+        raise _told_together(failures, len(every), table)
     order = {job.case: number for number, job in enumerate(jobs)}
-    return sorted((one for part in done for one in part), key=lambda one: order[one.case])
+    return sorted((one for one in every if isinstance(one, Translated)), key=lambda one: order[one.case])
+
+
+def _tried(how: _How, job: _Job) -> Translated | InputError:
+    try:
+        return _translate_one(how, job)
+    except InputError as error:
+        return error.with_traceback(None)
+
+
+def _told_together(failures: Sequence[InputError], count: int, table: Path) -> InputError:
+    if count == 1:
+        return failures[0]
+    others = "the others are done" if len(failures) < count else "that is all of them"
+    reasons = " ".join(f"({number}) {error}" for number, error in enumerate(failures[:TOLD_FAILURES], start=1))
+    more = f" and {len(failures) - TOLD_FAILURES} more" if len(failures) > TOLD_FAILURES else ""
+    return InputError(
+        f"{table}: {len(failures)} of {count} cases could not be translated, {others}: {reasons}{more}. "
+        "Mend them or take them out of the table; the same command then goes on"
+    )
 
 
 def _columns(how: _How) -> dict[str, str]:

@@ -249,6 +249,32 @@ def test_a_table_goes_on_where_it_was(run: Run, tiny_cohort: Path, tmp_path: Pat
     assert {name for name in after if after[name] != before[name]} == {"p2.nii.gz", "p2.json"}
 
 
+def test_a_case_that_cannot_be_read_does_not_keep_the_others_waiting(
+    run: Run, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    cases = tmp_path / "cases"
+    shutil.copytree(tiny_cohort, cases)
+    whole = (cases / "p1_mr.nii.gz").read_bytes()
+    (cases / "p1_mr.nii.gz").write_bytes(whole[:200])
+    with pytest.raises(
+        InputError, match=r"cases\.csv: 1 of 5 cases could not be translated, the others are done: .*p1_mr"
+    ):
+        translate(run, cases / "cases.csv", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {f"p{n}.nii.gz" for n in (0, 2, 3, 4)}
+    (cases / "p1_mr.nii.gz").write_bytes(whole)
+    assert [one.case for one in translate(run, cases / "cases.csv", tmp_path / "out")] == ["p1"]
+
+
+def test_failures_are_told_in_one_line(run: Run, tiny_cohort: Path, tmp_path: Path) -> None:
+    cases = tmp_path / "cases"
+    shutil.copytree(tiny_cohort, cases)
+    for number in range(5):
+        (cases / f"p{number}_mr.nii.gz").write_bytes(b"")
+    says = r"5 of 5 cases could not be translated, that is all of them: \(1\) .*p0_mr.* \(2\) .*p1_mr.* \(3\) .*p2_mr.* and 2 more\."
+    with pytest.raises(InputError, match=says):
+        translate(run, cases / "cases.csv", tmp_path / "out")
+
+
 def test_other_weights_do_not_mix(run: Run, tiny_cohort: Path, tmp_path: Path) -> None:
     other = untrained_run(tmp_path / "other", tiny_cohort / "tiny.yaml", "model.generator.width=3")
     translate(run, tiny_cohort / "cases.csv", tmp_path / "out", split="test")
