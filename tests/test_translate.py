@@ -270,7 +270,7 @@ def test_failures_are_told_in_one_line(run: Run, tiny_cohort: Path, tmp_path: Pa
     shutil.copytree(tiny_cohort, cases)
     for number in range(5):
         (cases / f"p{number}_mr.nii.gz").write_bytes(b"")
-    says = r"5 of 5 cases could not be translated, that is all of them: \(1\) .*p0_mr.* \(2\) .*p1_mr.* \(3\) .*p2_mr.* and 2 more\."
+    says = r"5 of 5 cases .*, that is all of them: \(1\) .*p0_mr.* \(2\) .*p1_mr.* \(3\) .*p2_mr.* and 2 more\."
     with pytest.raises(InputError, match=says):
         translate(run, cases / "cases.csv", tmp_path / "out")
 
