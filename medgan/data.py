@@ -175,6 +175,11 @@ class UnpairedPatches(Dataset):  # type: ignore[misc]
         super().__init__(data=[*a, *b], transform=None)
         self.scans, self.seed, self.cut, self.neighbours = {"a": a, "b": b}, seed, _Cutter(patch, augment), neighbours
 
+    @property
+    def has_both(self) -> bool:
+        """Whether there are scans of either domain."""
+        return all(self.scans.values())
+
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {role: self._one(scans, index, side) for side, (role, scans) in enumerate(self.scans.items()) if scans}
 

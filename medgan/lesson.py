@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from medgan.cases import Case, read_cases
 from medgan.config import Config
-from medgan.data import AllPatches, Pair, Patches, Scan, UnpairedPatches, batches, read_pairs, read_scans
+from medgan.data import AllPatches, Batches, Pair, Patches, Scan, UnpairedPatches, batches, read_pairs, read_scans
+from medgan.device import autocast
 from medgan.doctor import examine
 from medgan.errors import CasesError, ConfigError
-from medgan.models.base import Game, Translator
-from medgan.processes import all_of, is_first, share
+from medgan.metrics.distribution import frechet_distance
+from medgan.metrics.features import Array, RandomConv
+from medgan.metrics.reduction import Reduction
+from medgan.models.base import Batch, Game, Translator
+from medgan.processes import all_of, gathered, is_first, share
 from medgan.validate import Scores, at_once, mean, score, show, translate_scan
 
 __all__ = ["EXAMINED", "LOOKS", "TranslationLesson", "translation_cases"]
 
 EXAMINED, LOOKS = 8, 6  # patches of a look, and how often: under batch norm one look says little
+COMPARED, COMPONENTS = 192, 32  # patches of a set, and axes along which sets are compared
 
 
 class TranslationLesson:
@@ -35,17 +42,17 @@ class TranslationLesson:
         patches: what is learnt from.
         held_out: what is translated and, where it has a target, scored.
         unseen: what the players are examined on beside what they learn from, by the first process.
-        criterion: the score by which the best weights are kept: lower is better.
-        goals: the scores that patience goes by, and whether more (1) or less (-1) is better.
+        criterion: the score by which the best weights are kept: lower is better. `mae` where a validation case has both
+            images; without pairs `fd`, how far translations are, as a set, from held-out images of b.
+        goals: the scores that patience goes by, and whether more (1) or less (-1) is better; there is one of them.
         pictured: what the pictures of an exam show.
     """
 
-    criterion = "mae"
-    goals: ClassVar[Mapping[str, int]] = {"mae": -1}
+    goals: ClassVar[Mapping[str, int]] = {"mae": -1, "fd": -1}
     pictured = "source_synthetic_target_error"
 
     def __init__(self, config: Config, training: Sequence[Case], validation: Sequence[Case]) -> None:
-        self.config = config
+        self.config, self.criterion = config, "mae" if _has_pairs(validation) else "fd"
         self.patches: AllPatches = _patches(config, training)
         self.held_out = _held_out(config, share([case for case in validation if "a" in case.images]))
         self.unseen = _unseen(config, self.held_out, validation) if is_first() else None
@@ -55,7 +62,44 @@ class TranslationLesson:
         game, value_range = cast(Translator, shadow), self.config.prep.b.output_range
         fakes = [translate_scan(game, scan, self.config, device) for scan in self.held_out]
         own = [score(*pair, value_range) for pair in zip(fakes, self.held_out, strict=True)]
-        return mean(all_of(own)), show(fakes, self.held_out, value_range) if is_first() else None
+        scores = mean(all_of(own)) if self.criterion == "mae" else gathered(self.resemblance(game, device))[0]
+        return scores, show(fakes, self.held_out, value_range) if is_first() else None
+
+    def resemblance(self, game: Translator, device: torch.device) -> Scores:
+        """`fd`, from patches of held-out b to what is made of held-out a, by the first process where there are both.
+
+        Beside it what patches of b from training score: as near as real images of other patients come.
+        """
+        if not isinstance(self.unseen, UnpairedPatches) or not self.unseen.has_both:
+            return {}
+        reduction, real, floor = self._reference
+        fakes = torch.cat([self._made(game, batch, device) for batch in self._compared(self.unseen)])
+        far = frechet_distance(real, reduction(RandomConv()(fakes))) if bool(fakes.isfinite().all()) else None
+        return {"fd": far, "fd_of_training_images": floor}
+
+    def _made(self, game: Translator, batch: Batch, device: torch.device) -> Tensor:
+        a, _ = batch.to(device, memory_format=self.config.memory_format).both()
+        with torch.no_grad(), autocast(device, self.config.train.precision):
+            parts = [game.translate(part) for part in torch.split(a, at_once(self.config))]
+        return self._own(torch.cat(parts)).float().cpu()
+
+    def _own(self, slices: Tensor) -> Tensor:
+        """Of a slice and its neighbours the slice itself, (N, 1, *spatial)."""
+        return slices[:, self.config.neighbours_made].unsqueeze(1)
+
+    def _compared(self, patches: AllPatches) -> Batches:
+        """The same ones at every validation."""
+        return batches(patches, batch=EXAMINED, start=0, stop=COMPARED // EXAMINED)
+
+    @cached_property
+    def _reference(self) -> tuple[Reduction, Array, float]:
+        """How features are brought into scale, those of held-out patches of b, and how far those of training are."""
+        learnt, real = (
+            RandomConv()(torch.cat([self._own(batch.images()) for batch in self._compared(patches)]))
+            for patches in (self.patches, cast(AllPatches, self.unseen))
+        )
+        reduction = Reduction.fit(learnt, COMPONENTS)
+        return reduction, reduction(real), frechet_distance(reduction(real), reduction(learnt))
 
     def look(self, game: Game, device: torch.device) -> dict[str, float]:
         """How the players do on patches of training and validation cases."""
@@ -75,12 +119,20 @@ class TranslationLesson:
         """The scores in words."""
         if not scores:
             return "no validation case has a target to score by; these weights are kept"
+        if "fd" in scores:
+            return _told_as_sets(scores["fd"], scores["fd_of_training_images"])
         said = ", ".join(f"{name.upper()} {value:.4g}" for name, value in scores.items() if value is not None)
         return f"{said}; MAE in {self.config.prep.b.output_unit}, PSNR in dB"
 
     def facts(self) -> Mapping[str, Any]:
         """What else is said of the training data in the card."""
         return {}
+
+
+def _told_as_sets(far: float | None, floor: float | None) -> str:
+    if far is None or floor is None:
+        return "the translations are no numbers"
+    return f"FD-random-conv {far:.3g} to held-out images, that of training images {floor:.3g}"
 
 
 def translation_cases(config: Config, split: str) -> list[Case]:
@@ -102,13 +154,22 @@ def translation_cases(config: Config, split: str) -> list[Case]:
     return cases
 
 
+def _has_pairs(cases: Sequence[Case]) -> bool:
+    return any({"a", "b"} <= case.images.keys() for case in cases)
+
+
 def _refuse_blind(config: Config, validation: Sequence[Case]) -> None:
-    by_error = {"decay: plateau": config.train.decay == "plateau", "patience": config.train.patience > 0}
-    asked = [f"train.{name}" for name, is_so in by_error.items() if is_so]
-    if asked and not any({"a", "b"} <= case.images.keys() for case in validation):
+    if _has_pairs(validation):
+        return
+    if config.train.decay == "plateau":
         raise ConfigError(
-            f"{asked[0]}: goes by the validation error, and no case of the split val in {config.cases} has both images "
-            "to tell it; add pairs there, or do without"
+            f"train.decay: plateau: goes by the validation error, and no case of the split val in {config.cases} has "
+            "both images to tell it; add pairs there, or do without"
+        )
+    if config.train.patience and not any("b" in case.images for case in validation):
+        raise ConfigError(
+            f"train.patience: goes by validation, and no case of the split val in {config.cases} has an image b to "
+            "compare with; add some there, paired or not, or do without"
         )
 
 

@@ -151,7 +151,7 @@ def _over(learner: Learner, config: AnyConfig) -> str:
         return f"its {settings.steps} steps are done"
     since = learner.step - _last_gain(learner.exams, goals) if learner.exams else 0
     if settings.patience and since >= settings.patience * settings.validate_every:
-        names = " and ".join(goals)
+        names = " and ".join(name for name in goals if any(name in scores for scores in learner.exams.values()))
         return f"ended at step {learner.step}: {names} of {settings.patience} validations have not been better"
     return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from test_train import assert_same, state
 
 from medgan import read, translate
 from medgan.cases import Case, read_cases, write_cases
-from medgan.config import load
+from medgan.config import Config, load
 from medgan.cost import estimate
 from medgan.data import Pair, UnpairedPatches
 from medgan.errors import CasesError, ConfigError, InputError, OutputError, RunError
@@ -208,3 +209,55 @@ def test_a_side_without_images_is_named(role: str, split: str, tiny_cohort: Path
 def test_contrast_and_noise_are_refused(tiny_cohort: Path) -> None:
     with pytest.raises(ConfigError, match=r"augment: cyclegan learns without pairs.*set augment\.gamma"):
         load(tiny_cohort / "tiny.yaml", [GAME])
+
+
+# --- without pairs to validate on -------------------------------------------------------------------------------------
+
+
+def _lesson_without_pairs(table: Path, tiny_cohort: Path, folder: Path) -> TranslationLesson:
+    overrides = _validated_on(table, tiny_cohort, {"p3": "a", "p4": "b"}, folder)
+    config = load(tiny_cohort / "tiny.yaml", overrides)
+    assert isinstance(config, Config)
+    return TranslationLesson(config, *(translation_cases(config, split) for split in ("train", "val")))
+
+
+def test_without_pairs_translations_are_judged_as_a_set(tiny_cohort: Path, table: Path, tmp_path: Path) -> None:
+    """Far off if they are all alike; held-out images of b themselves are not off at all."""
+    lesson = _lesson_without_pairs(table, tiny_cohort, tmp_path)
+    assert lesson.criterion == "fd"
+    held_out = [batch.images() for batch in lesson._compared(lesson.unseen)]  # type: ignore[arg-type]
+    turns = iter(held_out)
+    told = {}
+    for name, translate_so in {
+        "same": lambda x: next(turns),
+        "grey": torch.zeros_like,
+        "broken": lambda x: x / 0,
+    }.items():
+        game = SimpleNamespace(translate=translate_so)
+        told[name] = lesson.resemblance(game, torch.device("cpu"))["fd"]  # type: ignore[arg-type]
+    floor = lesson._reference[2]
+    assert told["same"] == pytest.approx(0, abs=1e-6 * floor)
+    assert told["grey"] > 2 * floor > 0
+    assert told["broken"] is None
+    assert lesson.told({"fd": None, "fd_of_training_images": floor}) == "the translations are no numbers"
+
+
+def test_the_set_nearest_to_held_out_images_is_kept(
+    tiny_cohort: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = _validated_on(table, tiny_cohort, {"p3": "a", "p4": "b"}, tmp_path)
+    overrides += ["train.steps=6", "train.validate_every=2", "train.patience=5"]
+    done = train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
+    scores = {line["step"]: line["val"] for line in done.metrics() if "val" in line}
+    assert list(scores) == [2, 4, 6]
+    nearest = min(scores, key=lambda step: scores[step]["fd"])
+    assert done.best == {"step": nearest, **scores[nearest]}
+    assert "FD-random-conv" in capsys.readouterr().err
+
+
+def test_patience_needs_something_to_go_by(tiny_cohort: Path, table: Path, tmp_path: Path) -> None:
+    overrides = [*_validated_on(table, tiny_cohort, {"p3": "a"}, tmp_path), "train.patience=2"]
+    with pytest.raises(
+        ConfigError, match=r"train\.patience: goes by validation, and no case .* has an image b to comp"
+    ):
+        train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")

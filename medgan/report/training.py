@@ -52,6 +52,8 @@ def split_told(card: Mapping[str, Any]) -> dict[str, str]:
 def _families(lines: Lines, error_unit: str) -> Iterable[Family]:
     losses, vitals = series(lines, "loss"), series(lines, "vitals")
     yield Family("Validation MAE", picked(series(lines, "val"), {"mae": "mean over the patients"}), error_unit)
+    sets = {"fd": "translations", "fd_of_training_images": "training images"}
+    yield Family("FD-random-conv to held-out images", picked(series(lines, "val"), sets), note="as sets; without pairs")
     yield Family("What the generator minimises", _shares(lines), "%", PERCENT, note="share of each weighted term")
     yield Family(
         "Losses of the discriminator", {name: points for name, points in losses.items() if name.startswith("D_")}
