@@ -192,7 +192,8 @@ def test_neither_order_nor_axes_matter_and_lengths_scale(pair):
         assert other == pytest.approx(numbers, abs=1e-12, nan_ok=True)
     mean, high, most = numbers
     if a.any() and b.any():
-        assert mean <= most >= high
+        assert mean <= most + 1e-12  # a mean of equal numbers may be the next one above
+        assert high <= most
         assert most < diagonal_mm(a.shape, SPACING)
 
 

@@ -80,7 +80,7 @@ def test_they_reach_the_losses(tiny_cohort: Path, tmp_path: Path) -> None:
     for name, override in {
         "none": [],
         "equal": ["weights.regions=[{range: [-9999, 9999], weight: 7}]"],
-        "no voxel": ["weights.regions=[{range: [-9999, 9999], weight: 0}]"],
+        "no voxel": ["weights.regions=[{range: [-9999, 9999], weight: 0}, {range: [987.001, 987.002], weight: 1}]"],
         "body": ["weights.body_only=true"],
     }.items():
         run = train(tiny_cohort / "tiny.yaml", ["train.steps=1", *override], out=tmp_path / name, device="cpu")
