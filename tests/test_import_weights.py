@@ -456,7 +456,7 @@ def assert_grey(run: Run, net: nn.Module, arch: str, keep: str, *, to: str = "b"
 
 @pytest.mark.parametrize("arch", ["unet_128", "unet_32", "resnet_9blocks", "resnet_6blocks"])
 @pytest.mark.parametrize("norm", ["batch", "instance"])
-@pytest.mark.parametrize(("channels", "keep"), zip(CHANNELS, COLOURS, strict=True))
+@pytest.mark.parametrize(("channels", "keep"), [*zip(CHANNELS, COLOURS, strict=True)])
 def test_a_net_of_grey_pictures_in_colour_makes_one_of_them(
     arch: str, norm: str, channels: tuple[int, int], keep: str, place: Place
 ) -> None:
