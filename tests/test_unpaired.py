@@ -253,11 +253,3 @@ def test_the_set_nearest_to_held_out_images_is_kept(
     nearest = min(scores, key=lambda step: scores[step]["fd"])
     assert done.best == {"step": nearest, **scores[nearest]}
     assert "FD-random-conv" in capsys.readouterr().err
-
-
-def test_patience_needs_something_to_go_by(tiny_cohort: Path, table: Path, tmp_path: Path) -> None:
-    overrides = [*_validated_on(table, tiny_cohort, {"p3": "a"}, tmp_path), "train.patience=2"]
-    with pytest.raises(
-        ConfigError, match=r"train\.patience: goes by validation, and no case .* has an image b to comp"
-    ):
-        train(tiny_cohort / "tiny.yaml", overrides, out=tmp_path / "run", device="cpu")
