@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medgan.nets import gemm, winograd
+from medgan.nets.products import HAS_ONEDNN
 
 __all__ = ["Conv2d", "Conv3d", "ConvUp2d", "ConvUp3d"]
 
 NEGLECTED_BELOW = 20480  # channels times the first two axes
 WORTH_A_SECOND_SAMPLE = 16**3  # voxels
-HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class Conv2d(nn.Conv2d):

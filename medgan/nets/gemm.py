@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medgan.nets.products import product
+
 __all__ = ["conv_4_2", "conv_up_4_2", "pays"]
 
 MOST_PLACES = 128
@@ -47,8 +49,8 @@ def conv_4_2(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     half = x.shape[2 : 2 + spatial]
     places, taps = range(2, 2 + spatial), range(2 + spatial, 2 + 2 * spatial)
     rows = x.permute(0, *places, *_as_they_lie(weight, 1, [*taps])).reshape(len(x) * half.numel(), -1)
-    y = F.linear(rows, weight.permute(0, *_as_they_lie(weight, 1, [*places])).reshape(len(weight), -1), bias)
-    return y.view(len(x), *half, -1).movedim(-1, 1)
+    matrix = weight.permute(0, *_as_they_lie(weight, 1, [*places])).reshape(len(weight), -1)
+    return _biased(product(rows, matrix.mT).view(len(x), *half, -1).movedim(-1, 1), bias)
 
 
 def conv_up_4_2(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -66,11 +68,15 @@ def conv_up_4_2(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     taps = [KERNEL] * spatial
     rows = x.movedim(1, -1).reshape(-1, len(weight))
     matrix = weight.permute(0, *_as_they_lie(weight, 1, [*range(2, 2 + spatial)])).reshape(len(weight), -1)
-    laid = (rows @ matrix).view(len(x), *x.shape[2:], *_as_they_lie(weight, outs, taps))
+    laid = product(rows, matrix).view(len(x), *x.shape[2:], *_as_they_lie(weight, outs, taps))
     y = laid.movedim(-1 if _channels_last(weight) else 1 + spatial, 1)
     for axis in range(spatial):
         y = _overlaid(y, 2 + axis, 2 + spatial)
-    return y if bias is None else y + bias.view(-1, *[1] * spatial)
+    return _biased(y, bias)
+
+
+def _biased(y: Tensor, bias: Tensor | None) -> Tensor:
+    return y if bias is None else y + bias.view(-1, *[1] * (y.ndim - 2))
 
 
 def _overlaid(y: Tensor, axis: int, tap_axis: int) -> Tensor:

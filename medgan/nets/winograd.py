@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medgan.nets.products import product, products
+
 __all__ = ["conv_3", "kernel_of", "pays", "suits"]
 
 Matrix = npt.NDArray[np.floating[Any]]
@@ -32,9 +34,9 @@ TILE = STEP + KERNEL - 1
 POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))  # and infinity
 EXACT_ENOUGH = (torch.float32, torch.float64)
 FEWEST_CHANNELS = 256
-FEWEST_TILES = 128
+FEWEST_TILES = 256
 WEIGHTS_A_TILE = 512  # at most; more take longer to transform than is won
-TILES_AT_ONCE = 128  # what fits into a core's cache
+TILES_AT_ONCE = 256  # larger products are faster, until a core's cache is full
 
 
 def pays(layer: nn.Conv2d, x: Tensor) -> bool:
@@ -95,8 +97,8 @@ class _Winograd(torch.autograd.Function):
         y = x.new_empty(len(x), tiles.shape[3] * STEP, tiles.shape[4] * STEP, len(weight))
         squares = _squares(y)
         for strip in _strips(tiles):
-            product = _transformed(INPUT, tiles[strip]) @ kernel
-            squares[strip] = _transformed(OUTPUT, product).view(squares[strip].shape)
+            mixed = products(_transformed(INPUT, tiles[strip]), kernel)
+            squares[strip] = _transformed(OUTPUT, mixed).view(squares[strip].shape)
         return y
 
     @staticmethod
@@ -117,7 +119,7 @@ def _to_input(towards: Tensor, weight: Tensor) -> Tensor:
     for strip in _strips(given):
         sample, rows = strip[2:]
         below = slice(rows.start + 1, rows.stop + 1)
-        parts = _transformed(INPUT.T, _transformed(OUTPUT.T, given[strip]) @ kernel)
+        parts = _transformed(INPUT.T, products(_transformed(OUTPUT.T, given[strip]), kernel))
         parts = parts.view(TILE, TILE, rows.stop - rows.start, width // STEP, -1)
         squares[:, :, sample, rows, :-1] += parts[:STEP, :STEP]
         squares[:over, :, sample, below, :-1] += parts[STEP:, :STEP]
@@ -131,8 +133,10 @@ def _to_weight(towards: Tensor, x: Tensor) -> Tensor:
     tiles, given = _tiles(x), _squares(towards)
     kernel = x.new_zeros(TILE**2, towards.shape[-1], x.shape[-1])
     for strip in _strips(tiles):
-        kernel.baddbmm_(_transformed(OUTPUT.T, given[strip]).mT, _transformed(INPUT, tiles[strip]))
-    return (x.new_tensor(WEIGHT.T) @ kernel.view(TILE**2, -1)).T.contiguous().view(*kernel.shape[1:], KERNEL, KERNEL)
+        kernel += products(_transformed(OUTPUT.T, given[strip]).mT, _transformed(INPUT, tiles[strip]))
+    return (
+        product(x.new_tensor(WEIGHT.T), kernel.view(TILE**2, -1)).T.contiguous().view(*kernel.shape[1:], KERNEL, KERNEL)
+    )
 
 
 def _strips(tiles: Tensor) -> Iterator[tuple[Any, ...]]:
@@ -156,7 +160,7 @@ def _squares(y: Tensor) -> Tensor:
 
 def _transformed(matrix: Matrix, parts: Tensor) -> Tensor:
     """Each part, whose voxels are on the first axes, in another base: (values, places, C)."""
-    mixed = parts.new_tensor(matrix) @ parts.reshape(matrix.shape[1], -1)
+    mixed = product(parts.new_tensor(matrix), parts.reshape(matrix.shape[1], -1))
     return mixed.view(len(matrix), -1, parts.shape[-1])
 
 
