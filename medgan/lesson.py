@@ -15,19 +15,15 @@ from medgan.cases import Case, read_cases
 from medgan.config import Config
 from medgan.data import AllPatches, Batches, Pair, Patches, Scan, UnpairedPatches, batches, read_pairs, read_scans
 from medgan.device import autocast
-from medgan.doctor import examine
 from medgan.errors import CasesError, ConfigError
-from medgan.metrics.distribution import frechet_distance
-from medgan.metrics.features import Array, RandomConv
-from medgan.metrics.reduction import Reduction
+from medgan.exam import EXAMINED, HeldOutSet, look, told_as_set
 from medgan.models.base import Batch, Game, Translator
 from medgan.processes import all_of, gathered, is_first, share
 from medgan.validate import Scores, at_once, mean, score, show, translate_scan
 
-__all__ = ["EXAMINED", "LOOKS", "TranslationLesson", "translation_cases"]
+__all__ = ["TranslationLesson", "translation_cases"]
 
-EXAMINED, LOOKS = 8, 6  # patches of a look, and how often: under batch norm one look says little
-COMPARED, COMPONENTS = 192, 32  # patches of a set, and axes along which sets are compared
+COMPARED = 192  # patches of a set
 
 
 class TranslationLesson:
@@ -66,16 +62,14 @@ class TranslationLesson:
         return scores, show(fakes, self.held_out, value_range) if is_first() else None
 
     def resemblance(self, game: Translator, device: torch.device) -> Scores:
-        """`fd`, from patches of held-out b to what is made of held-out a, by the first process where there are both.
+        """Of patches made of held-out a, by the first process where there are both: how far from held-out b, as a set.
 
         Beside it what patches of b from training score: as near as real images of other patients come.
         """
         if not isinstance(self.unseen, UnpairedPatches) or not self.unseen.has_both:
             return {}
-        reduction, real, floor = self._reference
-        fakes = torch.cat([self._made(game, batch, device) for batch in self._compared(self.unseen)])
-        far = frechet_distance(real, reduction(RandomConv()(fakes))) if bool(fakes.isfinite().all()) else None
-        return {"fd": far, "fd_of_training_images": floor}
+        fakes = [self._made(game, batch, device) for batch in self._compared(self.unseen)]
+        return self._real.scores(torch.cat(fakes))
 
     def _made(self, game: Translator, batch: Batch, device: torch.device) -> Tensor:
         a, _ = batch.to(device, memory_format=self.config.memory_format).both()
@@ -92,47 +86,29 @@ class TranslationLesson:
         return batches(patches, batch=EXAMINED, start=0, stop=COMPARED // EXAMINED)
 
     @cached_property
-    def _reference(self) -> tuple[Reduction, Array, float]:
-        """How features are brought into scale, those of held-out patches of b, and how far those of training are."""
-        learnt, real = (
-            RandomConv()(torch.cat([self._own(batch.images()) for batch in self._compared(patches)]))
+    def _real(self) -> HeldOutSet:
+        learnt, unseen = (
+            torch.cat([self._own(batch.images()) for batch in self._compared(patches)])
             for patches in (self.patches, cast(AllPatches, self.unseen))
         )
-        reduction = Reduction.fit(learnt, COMPONENTS)
-        return reduction, reduction(real), frechet_distance(reduction(real), reduction(learnt))
+        return HeldOutSet(learnt, unseen, most=COMPARED, seed=self.config.train.seed)
 
     def look(self, game: Game, device: torch.device) -> dict[str, float]:
         """How the players do on patches of training and validation cases."""
-        config, sources = self.config, [self.patches, *([self.unseen] if self.unseen else [])]
-        streams = [batches(source, batch=EXAMINED, start=0, stop=LOOKS) for source in sources]
-        looks = [
-            examine(
-                game,
-                *(batch.to(device, memory_format=config.memory_format) for batch in together),
-                at_once=at_once(config),
-            )
-            for together in zip(*streams, strict=True)
-        ]
-        return {name: sum(look[name] for look in looks) / LOOKS for name in looks[0]}
+        return look(game, [self.patches, *([self.unseen] if self.unseen else [])], self.config, device)
 
     def told(self, scores: Scores) -> str:
         """The scores in words."""
         if not scores:
             return "no validation case has a target to score by; these weights are kept"
         if "fd" in scores:
-            return _told_as_sets(scores["fd"], scores["fd_of_training_images"])
+            return told_as_set(scores, "translations")
         said = ", ".join(f"{name.upper()} {value:.4g}" for name, value in scores.items() if value is not None)
         return f"{said}; MAE in {self.config.prep.b.output_unit}, PSNR in dB"
 
     def facts(self) -> Mapping[str, Any]:
         """What else is said of the training data in the card."""
         return {}
-
-
-def _told_as_sets(far: float | None, floor: float | None) -> str:
-    if far is None or floor is None:
-        return "the translations are no numbers"
-    return f"FD-random-conv {far:.3g} to held-out images, that of training images {floor:.3g}"
 
 
 def translation_cases(config: Config, split: str) -> list[Case]:

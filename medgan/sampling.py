@@ -16,26 +16,19 @@ from torch import Tensor
 from medgan.cases import Case, listed, read_cases
 from medgan.conditions import Condition, encode
 from medgan.config import SamplingConfig
-from medgan.data import batches
 from medgan.device import autocast
-from medgan.doctor import examine
 from medgan.errors import CasesError, ConfigError
+from medgan.exam import EXAMINED, HeldOutSet, look, told_as_set
 from medgan.kept import read_studies
-from medgan.lesson import EXAMINED, LOOKS
-from medgan.metrics.distribution import frechet_distance, kid, neighbourhoods
-from medgan.metrics.features import Array, RandomConv
-from medgan.metrics.reduction import Reduction
 from medgan.models.base import Game, Sampler
 from medgan.pictures import captioned, grey, montage
 from medgan.processes import is_first
-from medgan.validate import SMALL, Scores, at_once
+from medgan.validate import SMALL, Scores
 from medgan.views import Views, views_of
 
 __all__ = ["SamplingLesson", "contact_sheet", "latent", "make", "sampling_cases"]
 
 CHUNK = 64
-COMPONENTS, NEIGHBOURS = 32, 5
-SCORES = ("fd", "kid", "coverage")
 COLUMNS, ROWS = 8, 4
 READABLE_PX = 64
 
@@ -118,48 +111,22 @@ class SamplingLesson:
         return self._scores(fakes), contact_sheet(fakes) if is_first() else None
 
     def _scores(self, fakes: Tensor) -> Scores:
-        if self.held_out is None or len(self.held_out.data) < 2:
-            return {}
-        if not bool(fakes.isfinite().all()):
-            return dict.fromkeys((*SCORES, *(f"{name}_of_training_images" for name in SCORES)))
-        reduction, real, floor = self._reference
-        return {**_distances(real, reduction(RandomConv()(fakes))), **floor}
+        return {} if self.held_out is None or len(self.held_out.data) < 2 else self._real.scores(fakes)
 
     @cached_property
-    def _reference(self) -> tuple[Reduction, Array, Scores]:
-        """How features are brought into scale, those of the held-out images, and what training images score.
-
-        Scores hang on the number of images, so no more of them are taken than samples are made.
-        """
-        learnt, unseen = (RandomConv()(views.all.x) for views in (self.patches, cast(Views, self.held_out)))
-        least = min(len(learnt), len(unseen), self.config.samples)
-        reduction = Reduction.fit(learnt, min(COMPONENTS, least - 1))
-        real, own = reduction(unseen), reduction(learnt)
-        some = own[np.random.default_rng(self.config.train.seed).permutation(len(own))[: self.config.samples]]
-        return reduction, real, {f"{name}_of_training_images": x for name, x in _distances(real, some).items()}
+    def _real(self) -> HeldOutSet:
+        learnt, unseen = (views.all.x for views in (self.patches, cast(Views, self.held_out)))
+        return HeldOutSet(learnt, unseen, most=self.config.samples, seed=self.config.train.seed)
 
     def look(self, game: Game, device: torch.device) -> dict[str, float]:
         """How the players do on training and held-out images."""
-        sources = [self.patches, *([self.held_out] if self.held_out else [])]
-        streams = [batches(source, batch=EXAMINED, start=0, stop=LOOKS) for source in sources]
-        looks = [
-            examine(
-                game,
-                *(batch.to(device, memory_format=self.config.memory_format) for batch in together),
-                at_once=at_once(self.config),
-            )
-            for together in zip(*streams, strict=True)
-        ]
-        return {name: sum(look[name] for look in looks) / LOOKS for name in looks[0]}
+        return look(game, [self.patches, *([self.held_out] if self.held_out else [])], self.config, device)
 
     def told(self, scores: Scores) -> str:
         """The scores in words."""
         if not scores:
             return "no validation case to compare samples with; these weights are kept"
-        far, covered, floor = (scores[name] for name in ("fd", "coverage", "fd_of_training_images"))
-        if far is None or covered is None:
-            return "the samples are no numbers"
-        return f"FD-random-conv {far:.3g} (training images: {floor:.3g}), coverage {covered:.1%} of held-out images"
+        return told_as_set(scores, "samples")
 
     def facts(self) -> Mapping[str, Any]:
         """How many images and patients there are, in all and of each class, and where the numbers lie; never who."""
@@ -181,14 +148,6 @@ class SamplingLesson:
             "images_by_class": {one: values.count(one) for one in condition.classes},
             "patients_by_class": {one: len(patients[one]) for one in condition.classes},
         }
-
-
-def _distances(real: Array, fake: Array) -> dict[str, float]:
-    """Of images from held-out ones, by features of both."""
-    shares = neighbourhoods(real, fake, min(NEIGHBOURS, len(real) - 1, len(fake) - 1))
-    return dict(
-        zip(SCORES, (frechet_distance(real, fake), kid(real, fake, resamples=1).value, shares.coverage), strict=True)
-    )
 
 
 def _refuse_few(config: SamplingConfig, views: Views) -> None:

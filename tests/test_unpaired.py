@@ -234,12 +234,15 @@ def test_without_pairs_translations_are_judged_as_a_set(tiny_cohort: Path, table
         "broken": lambda x: x / 0,
     }.items():
         game = SimpleNamespace(translate=translate_so)
-        told[name] = lesson.resemblance(game, torch.device("cpu"))["fd"]  # type: ignore[arg-type]
-    floor = lesson._reference[2]
-    assert told["same"] == pytest.approx(0, abs=1e-6 * floor)
-    assert told["grey"] > 2 * floor > 0
-    assert told["broken"] is None
-    assert lesson.told({"fd": None, "fd_of_training_images": floor}) == "the translations are no numbers"
+        told[name] = lesson.resemblance(game, torch.device("cpu"))  # type: ignore[arg-type]
+    floor = told["same"]["fd_of_training_images"]
+    assert floor is not None
+    assert told["same"]["fd"] == pytest.approx(0, abs=1e-6 * floor)
+    assert told["same"]["coverage"] == 1
+    assert told["grey"]["fd"] > 2 * floor > 0
+    assert told["grey"]["coverage"] == 0
+    assert set(told["broken"].values()) == {None}
+    assert lesson.told(told["broken"]) == "the translations are no numbers"
 
 
 def test_the_set_nearest_to_held_out_images_is_kept(
