@@ -2,7 +2,7 @@
 
 The map is cut into tiles of 6 × 6 that overlap by 2. In the right base, convolving a tile is a product value by value:
 36 multiplications for 4 × 4 results instead of 144. Over all channels that is 36 matrix products. What it costs is the
-way into that base and back, which pays where there are many channels, and some accuracy: the result is right to 1·10⁻⁶
+way into that base and back, which pays where there are many channels, and some accuracy: the result is right to 2·10⁻⁶
 of itself, that of a convolution as it is written down to some 10⁻⁷.
 
 Source:
