@@ -17,6 +17,11 @@ LAYOUTS = ("rows", "columns", "every second", "one row again and again")
 Sizes = tuple[int, int, int]
 
 
+@pytest.fixture(autouse=True)
+def work_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "LEAST_WORK", 1)
+
+
 def drawn(rows: int, columns: int, layout: str = "rows") -> Tensor:
     if layout == "columns":
         return torch.randn(columns, rows).mT.requires_grad_()
@@ -101,6 +106,9 @@ def test_it_is_what_multiplies_in_float32_alone(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(products, "_by_onednn", told)
     with pytest.raises(RuntimeError, match="oneDNN was asked"):
         product(a, b)
+    with monkeypatch.context() as patch:
+        patch.setattr(products, "LEAST_WORK", 3 * 4 * 5 + 1)
+        torch.testing.assert_close(product(a, b), a @ b)
     for dtype in (torch.float64, torch.bfloat16):
         torch.testing.assert_close(product(a.to(dtype), b.to(dtype)), a.to(dtype) @ b.to(dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -12,13 +12,14 @@ from torch import Tensor
 
 __all__ = ["HAS_ONEDNN", "product", "products"]
 
+LEAST_WORK = 2**21  # multiplications; fewer are done before oneDNN has begun
 HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """The product a @ b of matrices (M, K) and (K, N), in whatever layout; (M, N), contiguous.
 
-    Other types than float32, other devices than the CPU, and what is autocast or compiled are left to torch.
+    Small ones, other types than float32, other devices than the CPU, and what is autocast or compiled are torch's.
     """
     if not _is_for_onednn(a, b):
         return a @ b
@@ -39,7 +40,9 @@ def products(a: Tensor, b: Tensor) -> Tensor:
 def _is_for_onednn(a: Tensor, b: Tensor) -> bool:
     if not HAS_ONEDNN or (a.device.type, a.dtype, b.dtype) != ("cpu", torch.float32, torch.float32):
         return False
-    return not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return False
+    return a.numel() * b.shape[-1] >= LEAST_WORK
 
 
 class _Product(torch.autograd.Function):
