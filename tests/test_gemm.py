@@ -60,6 +60,19 @@ def test_a_product_is_the_convolution(
     assert_alike(gemm.conv_up_4_2(x, weight, *(bias or [None])), theirs, x, weight, *bias)
 
 
+def test_in_bfloat16_a_bias_leaves_the_type_alone() -> None:
+    torch.manual_seed(0)
+    large, small, weight, bias = (torch.randn(*shape) for shape in ((1, 4, 8, 8), (1, 4, 4, 4), (4, 4, 4, 4), (4,)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pairs = [
+            (gemm.conv_4_2(large, weight, bias), F.conv2d(large, weight, bias, 2, 1)),
+            (gemm.conv_up_4_2(small, weight, bias), F.conv_transpose2d(small, weight, bias, 2, 1)),
+        ]
+    for ours, theirs in pairs:
+        assert ours.dtype == theirs.dtype == torch.bfloat16
+        torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.1)
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize(("spatial", "size", "width"), [(2, 64, 16), (3, 32, 8)])
 def test_a_unet_takes_the_products_where_they_pay_and_is_the_same(

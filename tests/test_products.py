@@ -85,6 +85,8 @@ def test_many_at_once() -> None:
     a, b = torch.randn(4, 3, 5), torch.randn(4, 6, 5).mT
     torch.testing.assert_close(products.products(a, b), a @ b)
     torch.testing.assert_close(products.products(a.double(), b.double()), a.double() @ b.double())
+    assert not products.products(a.requires_grad_(), b).requires_grad
+    assert not products.products(a.double(), b.double()).requires_grad
 
 
 @needs_onednn

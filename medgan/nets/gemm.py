@@ -76,7 +76,7 @@ def conv_up_4_2(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _biased(y: Tensor, bias: Tensor | None) -> Tensor:
-    return y if bias is None else y + bias.view(-1, *[1] * (y.ndim - 2))
+    return y if bias is None else y + bias.to(y.dtype).view(-1, *[1] * (y.ndim - 2))
 
 
 def _overlaid(y: Tensor, axis: int, tap_axis: int) -> Tensor:

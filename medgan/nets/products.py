@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = ["HAS_ONEDNN", "product", "products"]
 
-LEAST_WORK = 2**21  # multiplications; fewer are done before oneDNN has begun
+LEAST_WORK = 2**21  # multiplications; fewer are done before oneDNN has begun (measured by tools/bench/products.py)
 HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
@@ -27,6 +27,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return y
 
 
+@torch.no_grad()
 def products(a: Tensor, b: Tensor) -> Tensor:
     """The products a @ b of as many matrices, (P, M, K) and (P, K, N); (P, M, N). They have no gradient."""
     if not _is_for_onednn(a, b):
@@ -68,5 +69,5 @@ def _by_onednn(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _dense(a: Tensor) -> Tensor:
-    """A matrix whose rows or columns lie one behind the other; others oneDNN multiplies 20 times slower."""
+    """A matrix whose rows or columns lie one behind the other; others oneDNN multiplies by its slow routine."""
     return a if a.is_contiguous() or a.mT.is_contiguous() else a.contiguous()

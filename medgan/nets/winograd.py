@@ -134,9 +134,8 @@ def _to_weight(towards: Tensor, x: Tensor) -> Tensor:
     kernel = x.new_zeros(TILE**2, towards.shape[-1], x.shape[-1])
     for strip in _strips(tiles):
         kernel += products(_transformed(OUTPUT.T, given[strip]).mT, _transformed(INPUT, tiles[strip]))
-    return (
-        product(x.new_tensor(WEIGHT.T), kernel.view(TILE**2, -1)).T.contiguous().view(*kernel.shape[1:], KERNEL, KERNEL)
-    )
+    taps = product(x.new_tensor(WEIGHT.T), kernel.view(TILE**2, -1))
+    return taps.T.contiguous().view(*kernel.shape[1:], KERNEL, KERNEL)
 
 
 def _strips(tiles: Tensor) -> Iterator[tuple[Any, ...]]:
