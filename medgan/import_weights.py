@@ -28,12 +28,7 @@ __all__ = ["import_weights"]
 ORIGIN = "imported from the reference implementation, pytorch-CycleGAN-and-pix2pix; nothing is known of their training"
 HEADER = "# Imported weights. What stands here was given or seen in them; how they were trained is not known.\n"
 GIVEN = ("prep", "patch", "neighbours", "overlap")
-KEPT: dict[str, Any] = {
-    **dict.fromkeys(("cases", *GIVEN), True),
-    "augment": {"gamma", "noise"},
-    "model": {"name", "generator"},
-    "train": {"precision"},
-}
+KEPT = {"augment": ("gamma", "noise"), "model": ("name", "generator"), "train": ("precision",)}
 
 
 def import_weights(
@@ -144,7 +139,7 @@ def _contract(path: Path, overrides: Sequence[str], generators: Mapping[str, Gen
 
 def _write(out: Path, config: Config, generators: Mapping[str, Generator]) -> Run:
     tensors = {f"{to}.{name}": value for to, one in generators.items() for name, value in one.tensors.items()}
-    known = yaml.safe_dump(config.model_dump(mode="json", include=KEPT), sort_keys=False, allow_unicode=True)
+    known = yaml.safe_dump(_known(config), sort_keys=False, allow_unicode=True)
     with replacing(out) as temporary:
         temporary.mkdir()
         (temporary / "config.yaml").write_text(HEADER + known, encoding="utf-8")
@@ -152,6 +147,13 @@ def _write(out: Path, config: Config, generators: Mapping[str, Generator]) -> Ru
         run.save_weights(tensors, best={})
         run.write_card(_facts(generators))
     return open_run(out)
+
+
+def _known(config: Config) -> dict[str, Any]:
+    """What of a config holds for weights that are trained."""
+    values = config.model_dump(mode="json")
+    parts = {group: {key: values[group][key] for key in keys} for group, keys in KEPT.items()}
+    return {key: parts.get(key, value) for key, value in values.items() if key in ("cases", *GIVEN, *KEPT)}
 
 
 def _tell_grey(generators: Mapping[str, Generator]) -> None:

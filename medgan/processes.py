@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,9 @@ A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
 PATIENCE = timedelta(days=1)  # of a process that is done and waits for the others
+# Long enough for gloo's threads to let go of their last tensor; with torch before 2.8 parting would wait for them
+# forever.
+GLOO_FORGETS_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,7 @@ def _part() -> None:
     from torch import distributed
 
     if distributed.is_initialized():
+        time.sleep(GLOO_FORGETS_S)
         distributed.destroy_process_group()
 
 

@@ -129,10 +129,14 @@ def test_two_processes_train_as_one_does(
 
 
 def assert_alike(together: Path, alone: Path) -> None:
-    """Biases in front of instance norm have no effect, and Adam moves them by rounding errors."""
+    """Biases in front of instance norm have no effect, and Adam moves them by rounding errors.
+
+    So it does any weight whose gradient is next to nothing, by a part of a step, which is 1e-3 long. Ten steps lead
+    1e-2 astray where processes do not hear of one another.
+    """
     weights = {name: value for name, value in state(alone)["game"].items() if value.ndim > 1}
     for name, wanted in weights.items():
-        torch.testing.assert_close(state(together)["game"][name], wanted, rtol=1e-3, atol=2e-5)
+        torch.testing.assert_close(state(together)["game"][name], wanted, rtol=1e-3, atol=5e-5)
     for line, wanted_line in zip(lines(together, "loss"), lines(alone, "loss"), strict=True):
         assert line == pytest.approx(wanted_line, rel=1e-3)
     assert lines(together, "val")[-1] == pytest.approx(lines(alone, "val")[-1], rel=1e-3)

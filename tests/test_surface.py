@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -135,14 +136,25 @@ def test_every_module_names_its_surface_and_documents_it(name: str) -> None:
             assert thing.__doc__, f"{name}.{thing.__name__}"
 
 
+def declared() -> dict[str, Any]:
+    return tomllib.loads(Path(medgan.__path__[0]).with_name("pyproject.toml").read_text())
+
+
 def test_what_lies_in_the_package_is_shipped() -> None:
     package = Path(medgan.__path__[0])
-    project = tomllib.loads((package.parent / "pyproject.toml").read_text())
-    shipped = {
-        path for pattern in project["tool"]["setuptools"]["package-data"]["medgan"] for path in package.glob(pattern)
-    }
+    patterns = declared()["tool"]["setuptools"]["package-data"]["medgan"]
+    shipped = {path for pattern in patterns for path in package.glob(pattern)}
     other = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert other == shipped
+
+
+def test_the_oldest_versions_are_those_that_are_promised() -> None:
+    """What `make test-oldest` installs."""
+    project = declared()["project"]
+    used = {**project["optional-dependencies"], "": project["dependencies"]}
+    promised = {line for group, lines in used.items() if group not in ("dev", "docs") for line in lines}
+    pinned = Path(__file__).with_name("oldest.txt").read_text().splitlines()[1:]
+    assert {line.replace("==", ">=") for line in pinned} == promised
 
 
 @pytest.mark.parametrize("command", [*VERBS, ""])
